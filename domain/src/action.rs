@@ -1,0 +1,161 @@
+//! What a remedy is made of: the contract of an action.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::RunId;
+use crate::plan::Target;
+
+/// How much harm an action can do. Ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Risk {
+    /// It only looks.
+    Read,
+    /// It changes something that can be changed back.
+    Reversible,
+    /// It interrupts somebody.
+    Disruptive,
+    /// It loses something for good: it needs an approval and a target from the inventory, always.
+    Destructive,
+}
+
+/// What may follow when a step's outcome cannot be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It has no effect: run it again.
+    ReadOnly,
+    /// Twice is the same as once: run it again.
+    Idempotent,
+    /// The other side drops a repeat by our key: send it again with the same key.
+    Keyed,
+    /// A check can tell whether it happened.
+    Checkable,
+    /// Nobody can tell: ask a person. What is not declared is this.
+    #[default]
+    AtMostOnce,
+}
+
+impl Effect {
+    /// Whether a step with an unknown outcome may simply be run again.
+    pub fn may_repeat(self) -> bool {
+        matches!(self, Self::ReadOnly | Self::Idempotent | Self::Keyed)
+    }
+}
+
+/// What an action is told of its surroundings.
+#[derive(Clone)]
+pub struct ActionCx {
+    /// The run.
+    pub run: RunId,
+    /// The step's id in the plan.
+    pub step: String,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// The same for every attempt of this step: for targets that drop repeats.
+    pub idempotency_key: String,
+    /// The target, resolved in the inventory.
+    pub target: Option<Target>,
+    /// When the attempt is over, whatever happens.
+    pub deadline: Timestamp,
+    /// What the run can ask of Watchkeeper itself.
+    pub host: Arc<dyn RunHost>,
+}
+
+/// What a step may ask of the run that it belongs to.
+#[async_trait]
+pub trait RunHost: Send + Sync {
+    /// Posts a message to a configured channel, durably: it is an obligation when this returns.
+    ///
+    /// # Errors
+    /// If there is no such channel, or the store is unavailable.
+    async fn notify(&self, channel: &str, text: &str) -> Result<(), String>;
+
+    /// Puts a text on the incident's timeline as evidence.
+    ///
+    /// # Errors
+    /// If the store is unavailable.
+    async fn evidence(&self, title: &str, text: &str) -> Result<(), String>;
+}
+
+/// What an action brought back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ActionOutput {
+    /// One line for people. Untrusted where it repeats what a target said.
+    pub summary: String,
+    /// For later steps and for programs.
+    #[serde(default)]
+    pub data: Value,
+    /// Bounded text: output of a command, a page. Untrusted.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// How an action failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ActionError {
+    /// It did not work, and it is known that it did not: a retry may help.
+    #[error("{0}")]
+    Failed(String),
+    /// It will never work like this: wrong parameters, a refused program.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody knows whether it happened.
+    #[error("{0}")]
+    Unknown(String),
+}
+
+/// A kind of step. One file in `actions/src/`, one line in its `actions!` list.
+///
+/// Dropping the future of `run` cancels it: whatever it started must end with it.
+#[async_trait]
+pub trait Action: Send + Sync {
+    /// Its name in `uses:`, e.g. `service.restart`.
+    fn name(&self) -> &'static str;
+
+    /// One sentence for the documentation and the console.
+    fn about(&self) -> &'static str;
+
+    /// JSON Schema of `with:`.
+    fn schema(&self) -> schemars::Schema;
+
+    /// How much harm it can do.
+    fn risk(&self) -> Risk;
+
+    /// What may follow an unknown outcome.
+    fn effect(&self) -> Effect {
+        Effect::AtMostOnce
+    }
+
+    /// The target kinds that it works on; empty if it takes none.
+    fn target_kinds(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether `with` (rendered) is acceptable.
+    ///
+    /// # Errors
+    /// Says what is wrong, for the author of the runbook.
+    fn check(&self, with: &Value, target: Option<&Target>) -> Result<(), String>;
+
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// See [`ActionError`].
+    async fn run(&self, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError>;
+}
+
+/// The actions that a rule set may use, by name.
+pub trait ActionCatalogue: Send + Sync {
+    /// The action of this name.
+    fn get(&self, name: &str) -> Option<&dyn Action>;
+
+    /// All of them, by name.
+    fn all(&self) -> Vec<&dyn Action>;
+}

@@ -1,0 +1,46 @@
+//! The audit log: one row for every decision, in the transaction of the change itself.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A row as a decision makes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewAudit {
+    /// When.
+    pub at: Timestamp,
+    /// Who: `principal:ann`, `identity:slack/T1/U7`, `automation`, `system`.
+    pub actor: String,
+    /// What was asked for: a verb's or a job's name.
+    pub action: String,
+    /// About what: `incident:…`, `run:…`, `approval:…`.
+    pub object: String,
+    /// Whether it happened.
+    pub decision: AuditDecision,
+    /// Why, in a stable word.
+    pub reason: String,
+    /// What an auditor needs: digests, votes, arguments. Redacted before it comes here.
+    pub detail: Value,
+}
+
+/// Whether what was asked for happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditDecision {
+    /// It did.
+    Allowed,
+    /// It was refused.
+    Refused,
+}
+
+/// A stored row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// Its place.
+    pub seq: i64,
+    /// What it says.
+    #[serde(flatten)]
+    pub row: NewAudit,
+    /// Keyed hash of this row alone, in hex; the chain is sealed later.
+    pub mac: String,
+}

@@ -1,0 +1,6 @@
+//! The one integration test: every file beside this one is a module of it, so that it links once.
+
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod tidy;

@@ -1,0 +1,83 @@
+//! A NATS server with JetStream on a file store, from the pinned wheel that `./test` installs.
+
+use std::fs;
+
+use anyhow::ensure;
+use tempfile::TempDir;
+
+use super::{START, answers};
+use crate::{Cmd, Proc, free_port, http, temp_dir, tools};
+
+/// A NATS server on loopback. Killing and restarting it keeps its ports and its store.
+#[derive(Debug)]
+pub struct Nats {
+    proc: Proc,
+    dir: TempDir,
+    port: u16,
+    monitor: u16,
+}
+
+impl Nats {
+    /// A server that anybody on loopback may use.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::with_config("").await
+    }
+
+    /// A server with more lines in its configuration, for example `authorization { token: s3cret }`.
+    pub async fn with_config(lines: &str) -> anyhow::Result<Self> {
+        let dir = temp_dir("nats")?;
+        let (port, monitor) = (free_port(), free_port());
+        let store = dir.path().join("store");
+        let config = format!(
+            "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n",
+            store.display()
+        );
+        fs::write(dir.path().join("nats.conf"), config)?;
+        let proc = launch(&dir, monitor).await?;
+        Ok(Self { proc, dir, port, monitor })
+    }
+
+    /// The address for clients.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The address of the monitoring endpoints (`/varz`, `/jsz`).
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
+    /// The process, to signal it or to read its log.
+    pub fn proc(&mut self) -> &mut Proc {
+        &mut self.proc
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) -> anyhow::Result<()> {
+        self.proc.kill9()
+    }
+
+    /// Removes the JetStream store. The server must be dead.
+    pub fn delete_store(&mut self) -> anyhow::Result<()> {
+        ensure!(!self.proc.is_running(), "kill the server before its store is deleted");
+        Ok(fs::remove_dir_all(self.dir.path().join("store"))?)
+    }
+
+    /// Starts it again with the same ports and what is left of its store; kills it first when it runs.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.proc.kill9()?;
+        self.proc = launch(&self.dir, self.monitor).await?;
+        Ok(())
+    }
+}
+
+async fn launch(dir: &TempDir, monitor: u16) -> anyhow::Result<Proc> {
+    let server = Cmd::new(tools().join("bin/nats-server"))
+        .arg("-c")
+        .arg(dir.path().join("nats.conf"));
+    let mut proc = server.spawn()?;
+    let (client, url) = (http()?, format!("http://127.0.0.1:{monitor}/healthz"));
+    proc.until_ready(START, async || answers(&client, &url).await)
+        .await?;
+    Ok(proc)
+}
