@@ -120,7 +120,7 @@ pub enum Verb {
         /// For which incident, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         incident: Option<IncidentId>,
-        /// Its name.
+        /// Its name. Empty, with an incident: the one that the incident's route suggests.
         runbook: String,
         /// Its parameters. Untrusted.
         #[serde(default)]

@@ -62,6 +62,16 @@ pub trait Chat: Send + Sync {
     /// See [`ChatError`].
     async fn reply(&self, to: &ReplyTo, outcome: &ActOutcome) -> Result<(), ChatError>;
 
+    /// Looks for the post of `delivery` in a channel, after a post of it ended as [`ChatError::Ambiguous`]. `None` where there is none,
+    /// and on platforms that drop repeats by themselves ([`Capabilities::keyed_posts`]): post again.
+    ///
+    /// # Errors
+    /// See [`ChatError`]; until it is answered, nobody may post again.
+    async fn find_post(&self, channel: &str, delivery: &str) -> Result<Option<Place>, ChatError> {
+        let _ = (channel, delivery);
+        Ok(None)
+    }
+
     /// Whether the platform can be reached with the configured token: for `/readyz` and `doctor`.
     ///
     /// # Errors

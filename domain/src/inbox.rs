@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::act::ActOutcome;
 use crate::event::Delivery;
+use crate::id::IncidentId;
 
 /// Stores events. A return of `Ok` means that they survive `kill -9` and power loss.
 #[async_trait]
@@ -51,6 +52,12 @@ pub trait Lookup: Send + Sync {
     /// # Errors
     /// If the store cannot be asked.
     async fn incidents(&self, prefix: &str, limit: usize) -> Result<Vec<Choice>, InboxError>;
+
+    /// The incident of a number, whatever its state: people name incidents by number.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    async fn incident_id(&self, number: i64) -> Result<Option<IncidentId>, InboxError>;
 
     /// Runbooks whose name begins with `prefix`.
     fn runbooks(&self, prefix: &str, limit: usize) -> Vec<Choice>;
