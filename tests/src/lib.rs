@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps for a fixed time: `eventually` polls with a deadline, and a failure shows the last reason and the peer's log.
 
+mod cmd;
 pub mod fake;
 pub mod peers;
 mod ports;
@@ -9,8 +10,11 @@ mod proc;
 mod reaper;
 mod wait;
 
+pub use cmd::{Cmd, Done};
+/// The WebDriver client, for tests that drive `peers::Chromium`.
+pub use fantoccini;
 pub use ports::free_port;
-pub use proc::{Cmd, Done, Proc};
+pub use proc::Proc;
 pub use reaper::temp_dir;
 pub use rustix::process::Signal;
 pub use wait::eventually;
@@ -30,7 +34,10 @@ pub fn tools() -> PathBuf {
 /// An HTTP client that never leaves this machine by a proxy, never follows a redirect and gives up after 30 s.
 ///
 /// Make one per test: its idle connections belong to the runtime that opened them.
-#[expect(clippy::disallowed_methods, reason = "the harness's one home for HTTP clients")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the harness's one home for HTTP clients"
+)]
 pub fn http() -> anyhow::Result<reqwest::Client> {
     let client = reqwest::Client::builder()
         .no_proxy()

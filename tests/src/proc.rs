@@ -1,12 +1,10 @@
-//! Starting programs: each in a session of its own, its output in a log file, ended with everything it started.
+//! A running program: its log, its memory, signals to it, and its end with everything it started.
 
 use std::{
-    ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs,
     future::Future,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    path::Path,
+    process::{Child, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -33,6 +31,23 @@ pub struct Proc {
 }
 
 impl Proc {
+    /// Takes over a program that leads a session of its own and writes to the file `log` in `files`.
+    pub(crate) fn adopt(name: String, child: Child, files: TempDir) -> anyhow::Result<Self> {
+        reaper::add(child.id())?;
+        Ok(Self {
+            name,
+            child,
+            exit: None,
+            swept: false,
+            files,
+        })
+    }
+
+    /// The folder of its log.
+    pub(crate) fn files(&self) -> &Path {
+        self.files.path()
+    }
+
     /// The process id; also the id of its session.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -80,8 +95,18 @@ impl Proc {
         };
         match eventually(within, ready).await {
             Ok(true) => Ok(()),
-            Ok(false) => bail!("{} ended while starting (is it installed? ./test does that). Its log ends with:\n{}", self.name, self.log_tail()),
-            Err(error) => Err(error).with_context(|| format!("{} did not get ready. Its log ends with:\n{}", self.name, self.log_tail())),
+            Ok(false) => bail!(
+                "{} ended while starting (is it installed? ./test does that). Its log ends with:\n{}",
+                self.name,
+                self.log_tail()
+            ),
+            Err(error) => Err(error).with_context(|| {
+                format!(
+                    "{} did not get ready. Its log ends with:\n{}",
+                    self.name,
+                    self.log_tail()
+                )
+            }),
         }
     }
 
@@ -104,7 +129,9 @@ impl Proc {
             Ok(())
         });
         if let Err(error) = ended.await {
-            return Err(error).with_context(|| format!("{}. Its log ends with:\n{}", self.name, self.log_tail()));
+            return Err(error).with_context(|| {
+                format!("{}. Its log ends with:\n{}", self.name, self.log_tail())
+            });
         }
         self.reap()
     }
@@ -168,169 +195,8 @@ impl Drop for Proc {
     }
 }
 
-/// A program to start.
-#[derive(Debug)]
-pub struct Cmd {
-    name: String,
-    program: OsString,
-    args: Vec<OsString>,
-    envs: Vec<(OsString, OsString)>,
-    dir: Option<PathBuf>,
-    user: Option<(u32, u32)>,
-    stdin: Vec<u8>,
-}
-
-impl Cmd {
-    /// A program by path or by name in `PATH`.
-    pub fn new(program: impl AsRef<OsStr>) -> Self {
-        let program = program.as_ref().to_owned();
-        let name = Path::new(&program)
-            .file_name()
-            .unwrap_or(&program)
-            .to_string_lossy()
-            .into_owned();
-        Self {
-            name,
-            program,
-            args: vec![],
-            envs: vec![],
-            dir: None,
-            user: None,
-            stdin: vec![],
-        }
-    }
-
-    /// Adds one argument.
-    #[must_use]
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.args.push(arg.as_ref().to_owned());
-        self
-    }
-
-    /// Adds several arguments.
-    #[must_use]
-    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        self
-    }
-
-    /// Sets an environment variable on top of the inherited ones.
-    #[must_use]
-    pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.envs
-            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// Sets the working directory.
-    #[must_use]
-    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
-        self.dir = Some(dir.as_ref().to_owned());
-        self
-    }
-
-    /// What the program reads from stdin; nothing by default.
-    #[must_use]
-    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.stdin = bytes.into();
-        self
-    }
-
-    /// Runs as this user id and group id; needs root.
-    #[must_use]
-    pub fn user(mut self, ids: Option<(u32, u32)>) -> Self {
-        self.user = ids;
-        self
-    }
-
-    /// Starts it and returns at once; stdout and stderr go to the log.
-    pub fn spawn(self) -> anyhow::Result<Proc> {
-        self.start(false)
-    }
-
-    /// Runs it to its end, at most `within`, and returns what it wrote. A failing exit status is not an error here.
-    pub async fn run(self, within: Duration) -> anyhow::Result<Done> {
-        let name = self.name.clone();
-        let started = Instant::now();
-        let mut proc = self.start(true)?;
-        let status = proc.wait(within).await?;
-        Ok(Done {
-            name,
-            status,
-            took: started.elapsed(),
-            stdout: read_lossy(&proc.files.path().join("out")),
-            stderr: proc.log(),
-        })
-    }
-
-    fn start(self, split: bool) -> anyhow::Result<Proc> {
-        let files = reaper::temp_dir(&self.name)?;
-        let at = |file: &str| files.path().join(file);
-        fs::write(at("in"), &self.stdin)?;
-        let log = File::create(at("log"))?;
-        let out = if split { File::create(at("out"))? } else { log.try_clone()? };
-        let mut command = self.command();
-        command
-            .stdin(Stdio::from(File::open(at("in"))?))
-            .stdout(out)
-            .stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.name))?;
-        reaper::add(child.id())?;
-        Ok(Proc {
-            name: self.name,
-            child,
-            exit: None,
-            swept: false,
-            files,
-        })
-    }
-
-    /// setsid(1) calls setsid(2) and execs, so that the pid stays the child's; `unsafe` is forbidden here, so no `pre_exec`.
-    #[expect(clippy::disallowed_methods, reason = "the harness's one home for starting programs")]
-    fn command(&self) -> Command {
-        let mut command = Command::new("setsid");
-        command
-            .arg(&self.program)
-            .args(&self.args)
-            .envs(self.envs.iter().map(|(key, value)| (key, value)));
-        if let Some(dir) = &self.dir {
-            command.current_dir(dir);
-        }
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        command
-    }
-}
-
-/// What a program that ran to its end left behind.
-#[derive(Debug)]
-pub struct Done {
-    name: String,
-    /// How it ended.
-    pub status: ExitStatus,
-    /// How long it ran.
-    pub took: Duration,
-    /// What it wrote to stdout, invalid UTF-8 replaced.
-    pub stdout: String,
-    /// What it wrote to stderr, invalid UTF-8 replaced.
-    pub stderr: String,
-}
-
-impl Done {
-    /// Its stdout; an error with its stderr when it failed.
-    pub fn ok(self) -> anyhow::Result<String> {
-        if !self.status.success() {
-            bail!("{} ended with {}:\n{}{}", self.name, self.status, self.stdout, self.stderr);
-        }
-        Ok(self.stdout)
-    }
-}
-
-fn read_lossy(path: &Path) -> String {
+/// A file's text with invalid UTF-8 replaced; empty when there is none.
+pub(crate) fn read_lossy(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
 }

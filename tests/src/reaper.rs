@@ -69,7 +69,10 @@ fn with<T>(act: impl FnOnce(&mut Reaper) -> io::Result<T>) -> anyhow::Result<T> 
     Ok(act(reaper)?)
 }
 
-#[expect(clippy::disallowed_methods, reason = "the reaper watches over Cmd's processes and cannot be one of them")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the reaper watches over Cmd's processes and cannot be one of them"
+)]
 fn start() -> anyhow::Result<Reaper> {
     let root = tempfile::Builder::new()
         .prefix("watchkeeper-test-")

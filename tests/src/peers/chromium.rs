@@ -69,7 +69,12 @@ impl Chromium {
             .capabilities(capabilities(profile.path())?)
             .connect(&url)
             .await
-            .with_context(|| format!("no browser session. chromedriver's log ends with:\n{}", driver.log_tail()))?;
+            .with_context(|| {
+                format!(
+                    "no browser session. chromedriver's log ends with:\n{}",
+                    driver.log_tail()
+                )
+            })?;
         let id = client
             .session_id()
             .await?
@@ -122,7 +127,10 @@ impl Chromium {
 
 fn capabilities(profile: &Path) -> anyhow::Result<Capabilities> {
     let mut args: Vec<String> = FLAGS.map(str::to_owned).into();
-    args.push(format!("--user-data-dir={}", profile.join("profile").display()));
+    args.push(format!(
+        "--user-data-dir={}",
+        profile.join("profile").display()
+    ));
     let wanted = json!({
         "browserName": "chrome",
         "goog:chromeOptions": {"args": args},

@@ -34,7 +34,12 @@ impl Nats {
         );
         fs::write(dir.path().join("nats.conf"), config)?;
         let proc = launch(&dir, monitor).await?;
-        Ok(Self { proc, dir, port, monitor })
+        Ok(Self {
+            proc,
+            dir,
+            port,
+            monitor,
+        })
     }
 
     /// The address for clients.
@@ -59,7 +64,10 @@ impl Nats {
 
     /// Removes the JetStream store. The server must be dead.
     pub fn delete_store(&mut self) -> anyhow::Result<()> {
-        ensure!(!self.proc.is_running(), "kill the server before its store is deleted");
+        ensure!(
+            !self.proc.is_running(),
+            "kill the server before its store is deleted"
+        );
         Ok(fs::remove_dir_all(self.dir.path().join("store"))?)
     }
 

@@ -79,7 +79,17 @@ impl Postgres {
             true => database.to_owned(),
             false => self.url(database),
         };
-        let psql = Cmd::new(program("psql")?).args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-", &url]);
+        let psql = Cmd::new(program("psql")?).args([
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-f",
+            "-",
+            &url,
+        ]);
         let done = psql.stdin(sql).run(START).await?.ok()?;
         Ok(done.trim_end().to_owned())
     }
@@ -97,7 +107,10 @@ impl Postgres {
         proc.wait(START).await?;
         // Backends notice a killed postmaster by themselves; the next start refuses while one still holds the shared memory.
         eventually(START, async || {
-            ensure!(!anybody_works_in(self.data.path())?, "a backend is still there");
+            ensure!(
+                !anybody_works_in(self.data.path())?,
+                "a backend is still there"
+            );
             Ok(())
         })
         .await
@@ -113,11 +126,20 @@ impl Postgres {
             .arg("-D")
             .arg(self.data.path())
             .args(["-p", &port, "-h", "127.0.0.1", "-k", ""])
-            .args(["-c", "fsync=on", "-c", "max_connections=300", "-c", "timezone=UTC"])
+            .args([
+                "-c",
+                "fsync=on",
+                "-c",
+                "max_connections=300",
+                "-c",
+                "timezone=UTC",
+            ])
             .user(owner()?);
         let mut proc = server.spawn()?;
-        proc.until_ready(START, async || self.psql("postgres", "select 1").await.map(|_| ()))
-            .await?;
+        proc.until_ready(START, async || {
+            self.psql("postgres", "select 1").await.map(|_| ())
+        })
+        .await?;
         self.proc = Some(proc);
         Ok(())
     }
@@ -145,7 +167,13 @@ async fn copy_template(into: &Path) -> anyhow::Result<()> {
         .get_or_try_init(async || {
             let dir = owned_dir("postgres-template")?;
             let initdb = Cmd::new(program("initdb")?)
-                .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
+                .args([
+                    "-U",
+                    "postgres",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--locale=C.UTF-8",
+                ])
                 .args(["--no-sync", "--no-instructions", "-D"])
                 .arg(dir.path());
             initdb.user(owner()?).run(START).await?.ok()?;
@@ -197,13 +225,15 @@ fn owner() -> anyhow::Result<Option<(u32, u32)>> {
 
 /// Debian keeps the server's programs out of PATH; the newest installed version is taken.
 fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let versions = fs::read_dir("/usr/lib/postgresql").context("no PostgreSQL; ./test installs it")?;
+    let versions =
+        fs::read_dir("/usr/lib/postgresql").context("no PostgreSQL; ./test installs it")?;
     let number = |path: &PathBuf| -> Option<u32> { path.file_name()?.to_str()?.parse().ok() };
     let newest = versions
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.join("bin").join(name).exists())
         .max_by_key(number);
-    let newest = newest.with_context(|| format!("no {name} below /usr/lib/postgresql; ./test installs it"))?;
+    let newest = newest
+        .with_context(|| format!("no {name} below /usr/lib/postgresql; ./test installs it"))?;
     Ok(newest.join("bin").join(name))
 }

@@ -58,7 +58,14 @@ impl Redis {
 
 async fn launch(dir: &TempDir, port: u16, options: &[String]) -> anyhow::Result<Proc> {
     let server = Cmd::new("redis-server")
-        .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""])
+        .args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--save",
+            "",
+        ])
         .args(options)
         .dir(dir.path());
     let mut proc = server.spawn()?;
