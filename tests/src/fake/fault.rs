@@ -27,7 +27,12 @@ pub enum Fault {
 
 impl Fault {
     /// Runs the call under the fault. `limited` makes the platform's 429.
-    pub(crate) async fn apply(fault: Option<Self>, conn: &Conn, limited: impl FnOnce(Duration) -> Answer, run: impl FnOnce() -> Answer) -> Answer {
+    pub(crate) async fn apply(
+        fault: Option<Self>,
+        conn: &Conn,
+        limited: impl FnOnce(Duration) -> Answer,
+        run: impl FnOnce() -> Answer,
+    ) -> Answer {
         match fault {
             None => run(),
             Some(Self::Status(status)) => Answer::text(status, "<html><body>upstream error</body></html>"),
@@ -66,7 +71,10 @@ impl Faults {
 
     /// The fault due for this call of `operation`, used up once; `*` stands for every operation.
     pub(crate) fn take(&mut self, operation: &str) -> Option<Fault> {
-        let due = self.0.iter_mut().find(|(name, _, left)| *left > 0 && (name == "*" || name == operation))?;
+        let due = self
+            .0
+            .iter_mut()
+            .find(|(name, _, left)| *left > 0 && (name == "*" || name == operation))?;
         due.2 -= 1;
         Some(due.1.clone())
     }

@@ -12,8 +12,10 @@ mod deliver;
 mod directory;
 mod elements;
 mod message;
+mod parts;
 mod payload;
 mod read;
+mod render;
 mod response_url;
 mod richtext;
 mod sign;
@@ -29,7 +31,8 @@ mod tests;
 pub use act::Choice;
 pub use deliver::{Delivery, Signed, Target};
 pub use directory::{Channel, User};
-pub use message::{Button, Menu, Message, Version};
+pub use message::{Message, Version};
+pub use parts::{Button, Menu};
 pub use state::Seen;
 pub use text::{Link, Mention};
 pub use view::View;
@@ -97,8 +100,7 @@ impl Default for Config {
 #[derive(Clone)]
 pub struct FakeSlack {
     core: Arc<Core>,
-    server: Arc<Server>,
-    sockets: Arc<socket::Listener>,
+    servers: Arc<(Server, socket::Listener)>,
     client: reqwest::Client,
 }
 
@@ -116,15 +118,23 @@ impl FakeSlack {
     /// If no port can be bound.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let state = Shared::new(State::new(&config));
-        let core = Arc::new(Core { config, time: Time::default(), state });
-        let sockets = Arc::new(socket::listen(core.clone()).await?);
+        let core = Arc::new(Core {
+            config,
+            time: Time::default(),
+            state,
+        });
+        let sockets = socket::listen(core.clone()).await?;
         let serving = core.clone();
         let server = wire::serve(move |call| api::serve(serving.clone(), call)).await?;
         core.state.change(|state| {
             state.http = Some(server.addr);
             state.sockets_at = Some(sockets.addr);
         });
-        Ok(Self { core, server: Arc::new(server), sockets, client: crate::http()? })
+        Ok(Self {
+            core,
+            servers: Arc::new((server, sockets)),
+            client: crate::http()?,
+        })
     }
 
     /// The base URL of the Web API, for a client that appends `/chat.postMessage`.
@@ -134,7 +144,7 @@ impl FakeSlack {
 
     /// Where the HTTP server listens.
     pub fn addr(&self) -> SocketAddr {
-        self.server.addr
+        self.servers.0.addr
     }
 
     /// The configuration it was started with.
@@ -179,22 +189,52 @@ impl FakeSlack {
 
     /// The calls of one method.
     pub fn calls_of(&self, method: &str) -> Vec<Seen> {
-        self.core.state.look(|state| state.calls.iter().filter(|call| call.method == method).cloned().collect())
+        self.core.state.look(|state| {
+            state
+                .calls
+                .iter()
+                .filter(|call| call.method == method)
+                .cloned()
+                .collect()
+        })
     }
 
     /// The calls that Slack refused by its own rules: a correct client has none (rate limits and planted faults aside).
     pub fn refused(&self) -> Vec<Seen> {
-        self.core.state.look(|state| state.calls.iter().filter(|call| call.error.is_some()).cloned().collect())
+        self.core.state.look(|state| {
+            state
+                .calls
+                .iter()
+                .filter(|call| call.error.is_some())
+                .cloned()
+                .collect()
+        })
     }
 
     /// Waits until a call of `method` arrived that `test` accepts.
     ///
     /// # Errors
     /// If none came within `within`.
-    pub async fn wait_for_call(&self, method: &str, test: impl Fn(&Seen) -> bool, within: Duration) -> anyhow::Result<Seen> {
-        let find = |state: &mut State| state.calls.iter().find(|call| call.method == method && test(call)).cloned();
+    pub async fn wait_for_call(
+        &self,
+        method: &str,
+        test: impl Fn(&Seen) -> bool,
+        within: Duration,
+    ) -> anyhow::Result<Seen> {
+        let find = |state: &mut State| {
+            state
+                .calls
+                .iter()
+                .find(|call| call.method == method && test(call))
+                .cloned()
+        };
         let found = self.core.state.wait(within, find).await;
-        found.ok_or_else(|| anyhow::anyhow!("no such call of {method} within {within:?}; calls: {:#?}", self.calls_of(method)))
+        found.ok_or_else(|| {
+            anyhow::anyhow!(
+                "no such call of {method} within {within:?}; calls: {:#?}",
+                self.calls_of(method)
+            )
+        })
     }
 
     /// Adds a person or changes the one of that id.
