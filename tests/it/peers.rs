@@ -16,27 +16,14 @@ const SOON: Duration = Duration::from_secs(30);
 async fn postgres_keeps_a_committed_row_through_every_kind_of_stop() -> anyhow::Result<()> {
     let mut server = Postgres::start().await?;
     let url = server.create_database().await?;
-    server
-        .psql(
-            &url,
-            "create table seen (how text); insert into seen values ('first')",
-        )
-        .await?;
+    server.psql(&url, "create table seen (how text); insert into seen values ('first')").await?;
     for how in [Stop::Fast, Stop::Immediate, Stop::Kill] {
-        server
-            .psql(&url, &format!("insert into seen values ('{how:?}')"))
-            .await?;
+        server.psql(&url, &format!("insert into seen values ('{how:?}')")).await?;
         server.stop(how).await?;
-        assert!(
-            server.psql(&url, "select 1").await.is_err(),
-            "it answers after {how:?}"
-        );
+        assert!(server.psql(&url, "select 1").await.is_err(), "it answers after {how:?}");
         server.resume().await?;
     }
-    assert_eq!(
-        server.psql(&url, "select how from seen").await?,
-        "first\nFast\nImmediate\nKill"
-    );
+    assert_eq!(server.psql(&url, "select how from seen").await?, "first\nFast\nImmediate\nKill");
     assert_eq!(server.psql(&url, "show fsync").await?, "on");
     Ok(())
 }
@@ -44,10 +31,7 @@ async fn postgres_keeps_a_committed_row_through_every_kind_of_stop() -> anyhow::
 #[tokio::test]
 async fn postgres_is_shared_with_a_database_for_each() -> anyhow::Result<()> {
     let server = Postgres::shared().await?;
-    let (one, two) = (
-        server.create_database().await?,
-        server.create_database().await?,
-    );
+    let (one, two) = (server.create_database().await?, server.create_database().await?);
     assert_ne!(one, two);
     server.psql(&one, "create table only_here (n int)").await?;
     assert!(server.psql(&two, "select * from only_here").await.is_err());
@@ -58,33 +42,15 @@ async fn postgres_is_shared_with_a_database_for_each() -> anyhow::Result<()> {
 async fn nats_keeps_a_stream_through_kill_9_until_its_store_is_deleted() -> anyhow::Result<()> {
     let mut server = Nats::start().await?;
     let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
-    let config = || async_nats::jetstream::stream::Config {
-        name: "tasks".into(),
-        subjects: vec!["task.>".into()],
-        ..Default::default()
-    };
+    let config = || async_nats::jetstream::stream::Config { name: "tasks".into(), subjects: vec!["task.>".into()], ..Default::default() };
     jetstream.create_stream(config()).await?;
-    jetstream
-        .publish("task.created", "hello".into())
-        .await?
-        .await?;
+    jetstream.publish("task.created", "hello".into()).await?.await?;
 
     server.restart().await?;
     let jetstream = async_nats::jetstream::new(async_nats::connect(server.url()).await?);
-    assert_eq!(
-        jetstream
-            .get_stream("tasks")
-            .await?
-            .cached_info()
-            .state
-            .messages,
-        1
-    );
+    assert_eq!(jetstream.get_stream("tasks").await?.cached_info().state.messages, 1);
 
-    assert!(
-        server.delete_store().is_err(),
-        "a running server's store is not deleted"
-    );
+    assert!(server.delete_store().is_err(), "a running server's store is not deleted");
     server.kill9()?;
     server.delete_store()?;
     server.restart().await?;
@@ -95,10 +61,7 @@ async fn nats_keeps_a_stream_through_kill_9_until_its_store_is_deleted() -> anyh
 
 #[tokio::test]
 async fn prometheus_scrapes_and_takes_new_rules_by_reload() -> anyhow::Result<()> {
-    let target = Nginx::start(
-        "server { listen 127.0.0.1:{port}; location / { return 200 'up_by_hand 7\n'; } }",
-    )
-    .await?;
+    let target = Nginx::start("server { listen 127.0.0.1:{port}; location / { return 200 'up_by_hand 7\n'; } }").await?;
     let address = target.url().replace("http://", "");
     let config = format!(
         "global: {{scrape_interval: 200ms, evaluation_interval: 200ms}}\nrule_files: [rules/*.yml]\n\
@@ -115,10 +78,7 @@ async fn prometheus_scrapes_and_takes_new_rules_by_reload() -> anyhow::Result<()
     let rule = "groups: [{name: g, rules: [{alert: Always, expr: 'up_by_hand > 1', labels: {severity: page}}]}]";
     prometheus.write_rules("always.yml", rule)?;
     prometheus.reload().await?;
-    eventually(SOON, async || {
-        has("ALERTS{alertname='Always', alertstate='firing'}").await
-    })
-    .await?;
+    eventually(SOON, async || has("ALERTS{alertname='Always', alertstate='firing'}").await).await?;
 
     prometheus.write_rules("always.yml", "groups: nonsense")?;
     assert!(prometheus.reload().await.is_err());
@@ -131,8 +91,7 @@ async fn prometheus_scrapes_and_takes_new_rules_by_reload() -> anyhow::Result<()
 async fn alertmanager_takes_an_alert_and_keeps_its_port_through_kill_9() -> anyhow::Result<()> {
     let config = "route: {receiver: none}\nreceivers: [{name: none}]\n";
     let mut one = Alertmanager::with_flags(config, &["--log.level=debug"]).await?;
-    one.post_alerts(&json!([{"labels": {"alertname": "Disk"}}]))
-        .await?;
+    one.post_alerts(&json!([{"labels": {"alertname": "Disk"}}])).await?;
     assert_eq!(one.alerts().await?[0]["labels"]["alertname"], "Disk");
     one.reload(&config.replace("none", "nobody")).await?;
     assert!(one.reload("route: nonsense").await.is_err());
@@ -165,10 +124,7 @@ async fn alertmanagers_form_a_cluster() -> anyhow::Result<()> {
 #[tokio::test]
 async fn redis_answers() -> anyhow::Result<()> {
     let mut redis = Redis::start(&["--maxmemory", "5mb"]).await?;
-    assert_eq!(
-        redis.command(&["SET", "key", "two words"]).await?,
-        "+OK\r\n"
-    );
+    assert_eq!(redis.command(&["SET", "key", "two words"]).await?, "+OK\r\n");
     assert_eq!(redis.command(&["GET", "key"]).await?, "$9\r\ntwo words\r\n");
     redis.restart().await?;
     assert_eq!(redis.command(&["GET", "key"]).await?, "$-1\r\n");
@@ -194,22 +150,12 @@ async fn nginx_serves_and_reloads() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn chromium_shows_a_page_and_tells_of_csp_violations() -> anyhow::Result<()> {
-    let nginx = Nginx::start(
-        "server { listen 127.0.0.1:{port}; root {dir}/www; add_header Content-Security-Policy \"default-src 'self'\"; }",
-    )
-    .await?;
-    fs::write(
-        nginx.dir().join("www/good.html"),
-        "<h1>Incident #142</h1><script src=good.js></script>",
-    )?;
-    fs::write(
-        nginx.dir().join("www/good.js"),
-        "document.querySelector('h1').textContent += ' is open'; console.log('told');",
-    )?;
-    fs::write(
-        nginx.dir().join("www/bad.html"),
-        "<h1>bad</h1><script>document.title = 'owned'</script>",
-    )?;
+    let nginx =
+        Nginx::start("server { listen 127.0.0.1:{port}; root {dir}/www; add_header Content-Security-Policy \"default-src 'self'\"; }")
+            .await?;
+    fs::write(nginx.dir().join("www/good.html"), "<h1>Incident #142</h1><script src=good.js></script>")?;
+    fs::write(nginx.dir().join("www/good.js"), "document.querySelector('h1').textContent += ' is open'; console.log('told');")?;
+    fs::write(nginx.dir().join("www/bad.html"), "<h1>bad</h1><script>document.title = 'owned'</script>")?;
     let mut browser = Chromium::start().await?;
     let page = browser.page();
     page.goto(&format!("{}/good.html", nginx.url())).await?;
@@ -217,20 +163,12 @@ async fn chromium_shows_a_page_and_tells_of_csp_violations() -> anyhow::Result<(
     assert_eq!(heading.text().await?, "Incident #142 is open");
     assert_eq!(browser.csp_violations().await?, [""; 0]);
     let logs = browser.logs().await?;
-    assert!(
-        logs.iter()
-            .any(|log| log.source == "console-api" && log.message.contains("told")),
-        "{logs:?}"
-    );
+    assert!(logs.iter().any(|log| log.source == "console-api" && log.message.contains("told")), "{logs:?}");
 
     page.goto(&format!("{}/bad.html", nginx.url())).await?;
     assert_ne!(page.title().await?, "owned");
     eventually(SOON, async || {
-        ensure!(
-            browser.csp_violations().await?.len() == 1,
-            "{:?}",
-            browser.logs().await?
-        );
+        ensure!(browser.csp_violations().await?.len() == 1, "{:?}", browser.logs().await?);
         Ok(())
     })
     .await?;
@@ -247,34 +185,21 @@ async fn chromium_shows_a_page_and_tells_of_csp_violations() -> anyhow::Result<(
 
 #[tokio::test]
 async fn a_program_runs_in_its_own_session_and_leaves_nothing_behind() -> anyhow::Result<()> {
-    let mut shell = Cmd::new("sh")
-        .args([
-            "-c",
-            "echo to stdout; echo to stderr >&2; sleep 1000 & echo child $!; wait",
-        ])
-        .spawn()?;
+    let mut shell = Cmd::new("sh").args(["-c", "echo to stdout; echo to stderr >&2; sleep 1000 & echo child $!; wait"]).spawn()?;
     let child = eventually(SOON, async || {
         let log = shell.log();
-        let child = log
-            .lines()
-            .find_map(|line| line.strip_prefix("child ").map(str::to_owned));
+        let child = log.lines().find_map(|line| line.strip_prefix("child ").map(str::to_owned));
         child.ok_or_else(|| anyhow::anyhow!("no child yet in {log:?}"))
     })
     .await?;
-    assert_eq!(
-        shell.log().lines().take(2).collect::<Vec<_>>(),
-        ["to stdout", "to stderr"]
-    );
+    assert_eq!(shell.log().lines().take(2).collect::<Vec<_>>(), ["to stdout", "to stderr"]);
     assert!(shell.is_running());
     assert!(shell.rss_bytes()? > 100_000);
     shell.kill9()?;
     assert!(!shell.is_running());
     eventually(SOON, async || {
         let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        ensure!(
-            stat.is_empty() || stat.contains(" Z "),
-            "the child lives on: {stat}"
-        );
+        ensure!(stat.is_empty() || stat.contains(" Z "), "the child lives on: {stat}");
         Ok(())
     })
     .await
@@ -282,9 +207,7 @@ async fn a_program_runs_in_its_own_session_and_leaves_nothing_behind() -> anyhow
 
 #[tokio::test]
 async fn a_program_that_ends_while_starting_shows_its_log() -> anyhow::Result<()> {
-    let mut shell = Cmd::new("sh")
-        .args(["-c", "echo because; exit 3"])
-        .spawn()?;
+    let mut shell = Cmd::new("sh").args(["-c", "echo because; exit 3"]).spawn()?;
     let never = async || anyhow::bail!("not ready");
     let error = shell.until_ready(SOON, never).await.unwrap_err();
     assert!(format!("{error:#}").contains("because"), "{error:#}");
@@ -295,21 +218,10 @@ async fn a_program_that_ends_while_starting_shows_its_log() -> anyhow::Result<()
 #[tokio::test]
 async fn a_program_run_to_its_end_gives_its_output() -> anyhow::Result<()> {
     let cat = Cmd::new("sh").args(["-c", "cat; echo $NAME >&2; pwd; exit 4"]);
-    let done = cat
-        .stdin("in\n")
-        .env("NAME", "value")
-        .dir("/usr")
-        .run(SOON)
-        .await?;
-    assert_eq!(
-        (done.status.code(), &*done.stdout, &*done.stderr),
-        (Some(4), "in\n/usr\n", "value\n")
-    );
+    let done = cat.stdin("in\n").env("NAME", "value").dir("/usr").run(SOON).await?;
+    assert_eq!((done.status.code(), &*done.stdout, &*done.stderr), (Some(4), "in\n/usr\n", "value\n"));
     assert!(done.ok().unwrap_err().to_string().contains("value"));
-    let slow = Cmd::new("sleep")
-        .arg("1000")
-        .run(Duration::from_millis(50))
-        .await;
+    let slow = Cmd::new("sleep").arg("1000").run(Duration::from_millis(50)).await;
     assert!(slow.unwrap_err().to_string().contains("sleep"));
     Ok(())
 }
@@ -318,21 +230,14 @@ async fn a_program_run_to_its_end_gives_its_output() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_killed_test_process_leaves_no_peer_behind() -> anyhow::Result<()> {
     let test = "peers::postgres_keeps_a_committed_row_through_every_kind_of_stop";
-    let inner = Cmd::new(std::env::current_exe()?)
-        .args(["--exact", test])
-        .spawn()?;
-    let server = eventually(SOON, async || {
-        child_named("postgres", inner.pid())?
-            .ok_or_else(|| anyhow::anyhow!("no server yet: {}", inner.log()))
-    })
-    .await?;
+    let inner = Cmd::new(std::env::current_exe()?).args(["--exact", test]).spawn()?;
+    let server =
+        eventually(SOON, async || child_named("postgres", inner.pid())?.ok_or_else(|| anyhow::anyhow!("no server yet: {}", inner.log())))
+            .await?;
     let data = fs::read_link(format!("/proc/{server}/cwd"))?;
     inner.signal(harness::Signal::KILL)?;
     eventually(SOON, async || {
-        ensure!(
-            !fs::exists(format!("/proc/{server}"))?,
-            "the server lives on"
-        );
+        ensure!(!fs::exists(format!("/proc/{server}"))?, "the server lives on");
         ensure!(!data.exists(), "{} is still there", data.display());
         Ok(())
     })
@@ -343,11 +248,7 @@ fn child_named(name: &str, parent: u32) -> anyhow::Result<Option<u32>> {
     for entry in fs::read_dir("/proc")?.flatten() {
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
         if stat.contains(&format!(" ({name}) ")) && stat.contains(&format!(") S {parent} ")) {
-            return Ok(entry
-                .file_name()
-                .into_string()
-                .ok()
-                .and_then(|pid| pid.parse().ok()));
+            return Ok(entry.file_name().into_string().ok().and_then(|pid| pid.parse().ok()));
         }
     }
     Ok(None)

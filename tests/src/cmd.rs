@@ -29,20 +29,8 @@ impl Cmd {
     /// A program by path or by name in `PATH`.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref().to_owned();
-        let name = Path::new(&program)
-            .file_name()
-            .unwrap_or(&program)
-            .to_string_lossy()
-            .into_owned();
-        Self {
-            name,
-            program,
-            args: vec![],
-            envs: vec![],
-            dir: None,
-            user: None,
-            stdin: vec![],
-        }
+        let name = Path::new(&program).file_name().unwrap_or(&program).to_string_lossy().into_owned();
+        Self { name, program, args: vec![], envs: vec![], dir: None, user: None, stdin: vec![] }
     }
 
     /// Adds one argument.
@@ -55,16 +43,14 @@ impl Cmd {
     /// Adds several arguments.
     #[must_use]
     pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// Sets an environment variable on top of the inherited ones.
     #[must_use]
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.envs
-            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.envs.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -100,13 +86,7 @@ impl Cmd {
         let started = Instant::now();
         let mut proc = self.start(true)?;
         let status = proc.wait(within).await?;
-        Ok(Done {
-            name,
-            status,
-            took: started.elapsed(),
-            stdout: read_lossy(&proc.files().join("out")),
-            stderr: proc.log(),
-        })
+        Ok(Done { name, status, took: started.elapsed(), stdout: read_lossy(&proc.files().join("out")), stderr: proc.log() })
     }
 
     fn start(self, split: bool) -> anyhow::Result<Proc> {
@@ -114,33 +94,18 @@ impl Cmd {
         let at = |file: &str| files.path().join(file);
         fs::write(at("in"), &self.stdin)?;
         let log = File::create(at("log"))?;
-        let out = if split {
-            File::create(at("out"))?
-        } else {
-            log.try_clone()?
-        };
+        let out = if split { File::create(at("out"))? } else { log.try_clone()? };
         let mut command = self.command();
-        command
-            .stdin(Stdio::from(File::open(at("in"))?))
-            .stdout(out)
-            .stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.name))?;
+        command.stdin(Stdio::from(File::open(at("in"))?)).stdout(out).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot start {}", self.name))?;
         Proc::adopt(self.name, child, files)
     }
 
     /// setsid(1) calls setsid(2) and execs, so that the pid stays the child's; `unsafe` is forbidden here, so no `pre_exec`.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the harness's one home for starting programs"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the harness's one home for starting programs")]
     fn command(&self) -> Command {
         let mut command = Command::new("setsid");
-        command
-            .arg(&self.program)
-            .args(&self.args)
-            .envs(self.envs.iter().map(|(key, value)| (key, value)));
+        command.arg(&self.program).args(&self.args).envs(self.envs.iter().map(|(key, value)| (key, value)));
         if let Some(dir) = &self.dir {
             command.current_dir(dir);
         }
@@ -169,13 +134,7 @@ impl Done {
     /// Its stdout; an error with its stderr when it failed.
     pub fn ok(self) -> anyhow::Result<String> {
         if !self.status.success() {
-            bail!(
-                "{} ended with {}:\n{}{}",
-                self.name,
-                self.status,
-                self.stdout,
-                self.stderr
-            );
+            bail!("{} ended with {}:\n{}{}", self.name, self.status, self.stdout, self.stderr);
         }
         Ok(self.stdout)
     }

@@ -34,14 +34,8 @@ pub fn tools() -> PathBuf {
 /// An HTTP client that never leaves this machine by a proxy, never follows a redirect and gives up after 30 s.
 ///
 /// Make one per test: its idle connections belong to the runtime that opened them.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the harness's one home for HTTP clients"
-)]
+#[expect(clippy::disallowed_methods, reason = "the harness's one home for HTTP clients")]
 pub fn http() -> anyhow::Result<reqwest::Client> {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(Duration::from_secs(30));
+    let client = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(30));
     Ok(client.build()?)
 }

@@ -34,13 +34,7 @@ impl Proc {
     /// Takes over a program that leads a session of its own and writes to the file `log` in `files`.
     pub(crate) fn adopt(name: String, child: Child, files: TempDir) -> anyhow::Result<Self> {
         reaper::add(child.id())?;
-        Ok(Self {
-            name,
-            child,
-            exit: None,
-            swept: false,
-            files,
-        })
+        Ok(Self { name, child, exit: None, swept: false, files })
     }
 
     /// The folder of its log.
@@ -74,9 +68,7 @@ impl Proc {
     pub fn rss_bytes(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line
-            .and_then(|line| line.trim().strip_suffix(" kB"))
-            .with_context(|| format!("{} has ended", self.name))?;
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).with_context(|| format!("{} has ended", self.name))?;
         Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
@@ -95,18 +87,10 @@ impl Proc {
         };
         match eventually(within, ready).await {
             Ok(true) => Ok(()),
-            Ok(false) => bail!(
-                "{} ended while starting (is it installed? ./test does that). Its log ends with:\n{}",
-                self.name,
-                self.log_tail()
-            ),
-            Err(error) => Err(error).with_context(|| {
-                format!(
-                    "{} did not get ready. Its log ends with:\n{}",
-                    self.name,
-                    self.log_tail()
-                )
-            }),
+            Ok(false) => {
+                bail!("{} ended while starting (is it installed? ./test does that). Its log ends with:\n{}", self.name, self.log_tail())
+            }
+            Err(error) => Err(error).with_context(|| format!("{} did not get ready. Its log ends with:\n{}", self.name, self.log_tail())),
         }
     }
 
@@ -129,9 +113,7 @@ impl Proc {
             Ok(())
         });
         if let Err(error) = ended.await {
-            return Err(error).with_context(|| {
-                format!("{}. Its log ends with:\n{}", self.name, self.log_tail())
-            });
+            return Err(error).with_context(|| format!("{}. Its log ends with:\n{}", self.name, self.log_tail()));
         }
         self.reap()
     }

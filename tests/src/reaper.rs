@@ -42,9 +42,7 @@ struct Reaper {
 /// A temporary folder, readable by every user (PostgreSQL and nginx leave root), removed on drop or at the latest with the process.
 pub fn temp_dir(name: &str) -> anyhow::Result<TempDir> {
     with(|reaper| {
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("{name}-"))
-            .tempdir_in(&reaper.root)?;
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&reaper.root)?;
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))?;
         Ok(dir)
     })
@@ -69,27 +67,15 @@ fn with<T>(act: impl FnOnce(&mut Reaper) -> io::Result<T>) -> anyhow::Result<T> 
     Ok(act(reaper)?)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the reaper watches over Cmd's processes and cannot be one of them"
-)]
+#[expect(clippy::disallowed_methods, reason = "the reaper watches over Cmd's processes and cannot be one of them")]
 fn start() -> anyhow::Result<Reaper> {
-    let root = tempfile::Builder::new()
-        .prefix("watchkeeper-test-")
-        .tempdir()?
-        .keep();
+    let root = tempfile::Builder::new().prefix("watchkeeper-test-").tempdir()?.keep();
     std::fs::set_permissions(&root, PermissionsExt::from_mode(0o755))?;
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", SCRIPT, "reaper"]).arg(&root);
-    shell
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Its own process group: a Ctrl-C meant for the tests must not reach it.
     let mut child = shell.process_group(0).spawn()?;
-    let pipe = child
-        .stdin
-        .take()
-        .ok_or_else(|| anyhow::anyhow!("the reaper has no stdin"))?;
+    let pipe = child.stdin.take().ok_or_else(|| anyhow::anyhow!("the reaper has no stdin"))?;
     Ok(Reaper { root, pipe })
 }

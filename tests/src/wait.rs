@@ -24,9 +24,7 @@ where
     let mut last = anyhow!("no attempt ended");
     loop {
         tick.tick().await;
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(EVERY);
+        let left = deadline.saturating_duration_since(Instant::now()).max(EVERY);
         match timeout(left, attempt()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => last = error,

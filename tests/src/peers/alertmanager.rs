@@ -34,13 +34,9 @@ impl Alertmanager {
     /// Starts one that gossips with the given others, as two replicas in front of one Watchkeeper do.
     pub async fn clustered(config: &str, others: &[&Self]) -> anyhow::Result<Self> {
         let cluster = free_port();
-        let mut flags = vec![
-            format!("--cluster.listen-address=127.0.0.1:{cluster}"),
-            format!("--cluster.advertise-address=127.0.0.1:{cluster}"),
-        ];
-        let peers = others
-            .iter()
-            .map(|other| format!("--cluster.peer=127.0.0.1:{}", other.cluster));
+        let mut flags =
+            vec![format!("--cluster.listen-address=127.0.0.1:{cluster}"), format!("--cluster.advertise-address=127.0.0.1:{cluster}")];
+        let peers = others.iter().map(|other| format!("--cluster.peer=127.0.0.1:{}", other.cluster));
         flags.extend(peers);
         Self::launch_new(config, flags, cluster).await
     }
@@ -50,13 +46,7 @@ impl Alertmanager {
         fs::write(dir.path().join("alertmanager.yml"), config)?;
         let port = free_port();
         let proc = launch(&dir, port, &flags).await?;
-        Ok(Self {
-            proc,
-            dir,
-            port,
-            cluster,
-            flags,
-        })
+        Ok(Self { proc, dir, port, cluster, flags })
     }
 
     /// Its address, without a slash at the end.
@@ -76,9 +66,7 @@ impl Alertmanager {
 
     /// Posts alerts (a JSON array, as API v2 takes them).
     pub async fn post_alerts(&self, alerts: &Value) -> anyhow::Result<()> {
-        let post = http()?
-            .post(format!("{}/api/v2/alerts", self.url()))
-            .json(alerts);
+        let post = http()?.post(format!("{}/api/v2/alerts", self.url())).json(alerts);
         post.send().await?.error_for_status()?;
         Ok(())
     }
@@ -121,7 +109,6 @@ async fn launch(dir: &TempDir, port: u16, flags: &[String]) -> anyhow::Result<Pr
         .dir(dir.path());
     let mut proc = server.spawn()?;
     let (client, ready) = (http()?, format!("{}/-/ready", url(port)));
-    proc.until_ready(START, async || answers(&client, &ready).await)
-        .await?;
+    proc.until_ready(START, async || answers(&client, &ready).await).await?;
     Ok(proc)
 }

@@ -57,35 +57,17 @@ impl Chromium {
         let profile = temp_dir("chromium")?;
         let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
-        let driver = Cmd::new("chromedriver")
-            .arg(format!("--port={port}"))
-            .env("HOME", profile.path());
+        let driver = Cmd::new("chromedriver").arg(format!("--port={port}")).env("HOME", profile.path()).env("TMPDIR", profile.path());
         let mut driver = driver.spawn()?;
         let (http, status) = (http()?, format!("{url}/status"));
-        driver
-            .until_ready(START, async || answers(&http, &status).await)
-            .await?;
+        driver.until_ready(START, async || answers(&http, &status).await).await?;
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities(profile.path())?)
             .connect(&url)
             .await
-            .with_context(|| {
-                format!(
-                    "no browser session. chromedriver's log ends with:\n{}",
-                    driver.log_tail()
-                )
-            })?;
-        let id = client
-            .session_id()
-            .await?
-            .context("a session without an id")?;
-        Ok(Self {
-            client,
-            session_url: format!("{url}/session/{id}"),
-            seen: Mutex::default(),
-            driver,
-            _profile: profile,
-        })
+            .with_context(|| format!("no browser session. chromedriver's log ends with:\n{}", driver.log_tail()))?;
+        let id = client.session_id().await?.context("a session without an id")?;
+        Ok(Self { client, session_url: format!("{url}/session/{id}"), seen: Mutex::default(), driver, _profile: profile })
     }
 
     /// The page: `goto`, `find`, `wait`, `execute` and the rest of fantoccini.
@@ -101,9 +83,7 @@ impl Chromium {
     /// Everything that the console has said since the start.
     pub async fn logs(&self) -> anyhow::Result<Vec<BrowserLog>> {
         // Chromedriver's own command: each call hands out what is new.
-        let ask = http()?
-            .post(format!("{}/se/log", self.session_url))
-            .json(&json!({"type": "browser"}));
+        let ask = http()?.post(format!("{}/se/log", self.session_url)).json(&json!({"type": "browser"}));
         let mut answer: Value = ask.send().await?.error_for_status()?.json().await?;
         let new: Vec<BrowserLog> = serde_json::from_value(answer["value"].take())?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,9 +94,7 @@ impl Chromium {
     /// The console lines that tell of a violated Content-Security-Policy.
     pub async fn csp_violations(&self) -> anyhow::Result<Vec<String>> {
         let logs = self.logs().await?.into_iter().map(|line| line.message);
-        Ok(logs
-            .filter(|message| message.contains("Content Security Policy"))
-            .collect())
+        Ok(logs.filter(|message| message.contains("Content Security Policy")).collect())
     }
 
     /// The driver's process, to read its log.
@@ -127,10 +105,7 @@ impl Chromium {
 
 fn capabilities(profile: &Path) -> anyhow::Result<Capabilities> {
     let mut args: Vec<String> = FLAGS.map(str::to_owned).into();
-    args.push(format!(
-        "--user-data-dir={}",
-        profile.join("profile").display()
-    ));
+    args.push(format!("--user-data-dir={}", profile.join("profile").display()));
     let wanted = json!({
         "browserName": "chrome",
         "goog:chromeOptions": {"args": args},

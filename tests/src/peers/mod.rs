@@ -25,13 +25,7 @@ const START: Duration = Duration::from_secs(60);
 
 /// Fails unless a GET of the address answers 2xx.
 async fn answers(client: &reqwest::Client, url: &str) -> anyhow::Result<()> {
-    client
-        .get(url)
-        .send()
-        .await?
-        .error_for_status()
-        .map(|_| ())
-        .with_context(|| format!("GET {url}"))
+    client.get(url).send().await?.error_for_status().map(|_| ()).with_context(|| format!("GET {url}"))
 }
 
 /// POSTs nothing to a reload address; an error carries the peer's own words.

@@ -28,18 +28,11 @@ impl Nats {
         let dir = temp_dir("nats")?;
         let (port, monitor) = (free_port(), free_port());
         let store = dir.path().join("store");
-        let config = format!(
-            "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n",
-            store.display()
-        );
+        let config =
+            format!("listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n", store.display());
         fs::write(dir.path().join("nats.conf"), config)?;
         let proc = launch(&dir, monitor).await?;
-        Ok(Self {
-            proc,
-            dir,
-            port,
-            monitor,
-        })
+        Ok(Self { proc, dir, port, monitor })
     }
 
     /// The address for clients.
@@ -64,10 +57,7 @@ impl Nats {
 
     /// Removes the JetStream store. The server must be dead.
     pub fn delete_store(&mut self) -> anyhow::Result<()> {
-        ensure!(
-            !self.proc.is_running(),
-            "kill the server before its store is deleted"
-        );
+        ensure!(!self.proc.is_running(), "kill the server before its store is deleted");
         Ok(fs::remove_dir_all(self.dir.path().join("store"))?)
     }
 
@@ -80,12 +70,9 @@ impl Nats {
 }
 
 async fn launch(dir: &TempDir, monitor: u16) -> anyhow::Result<Proc> {
-    let server = Cmd::new(tools().join("bin/nats-server"))
-        .arg("-c")
-        .arg(dir.path().join("nats.conf"));
+    let server = Cmd::new(tools().join("bin/nats-server")).arg("-c").arg(dir.path().join("nats.conf"));
     let mut proc = server.spawn()?;
     let (client, url) = (http()?, format!("http://127.0.0.1:{monitor}/healthz"));
-    proc.until_ready(START, async || answers(&client, &url).await)
-        .await?;
+    proc.until_ready(START, async || answers(&client, &url).await).await?;
     Ok(proc)
 }

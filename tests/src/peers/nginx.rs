@@ -22,11 +22,7 @@ impl Nginx {
         let (dir, port) = (temp_dir("nginx")?, free_port());
         fs::create_dir(dir.path().join("www"))?;
         write_config(dir.path(), port, http)?;
-        let server = Cmd::new("nginx")
-            .args(["-e", "stderr", "-c"])
-            .arg(dir.path().join("nginx.conf"))
-            .arg("-p")
-            .arg(dir.path());
+        let server = Cmd::new("nginx").args(["-e", "stderr", "-c"]).arg(dir.path().join("nginx.conf")).arg("-p").arg(dir.path());
         let mut proc = server.spawn()?;
         let connect = async || {
             TcpStream::connect(("127.0.0.1", port)).await?;
@@ -61,12 +57,9 @@ impl Nginx {
 /// The worker keeps root where there is root: Debian's own user could not write into the test's folder.
 fn write_config(dir: &Path, port: u16, http: &str) -> anyhow::Result<()> {
     let here = dir.display().to_string();
-    let http = http
-        .replace("{port}", &port.to_string())
-        .replace("{dir}", &here);
-    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("    {name}_temp_path {here}/{name};\n"))
-        .concat();
+    let http = http.replace("{port}", &port.to_string()).replace("{dir}", &here);
+    let temp: String =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("    {name}_temp_path {here}/{name};\n")).concat();
     let config = format!(
         "daemon off;\nuser root;\nworker_processes 1;\npid {here}/nginx.pid;\nerror_log stderr info;\nevents {{ }}\n\
          http {{\n    access_log {here}/access.log;\n    default_type text/html;\n{temp}{http}\n}}\n"

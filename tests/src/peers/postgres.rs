@@ -45,11 +45,7 @@ impl Postgres {
     pub async fn start() -> anyhow::Result<Self> {
         let data = owned_dir("postgres")?;
         copy_template(data.path()).await?;
-        let mut server = Self {
-            proc: None,
-            data,
-            port: free_port(),
-        };
+        let mut server = Self { proc: None, data, port: free_port() };
         server.resume().await?;
         Ok(server)
     }
@@ -58,8 +54,7 @@ impl Postgres {
     pub async fn create_database(&self) -> anyhow::Result<String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        self.psql("postgres", &format!("create database {name}"))
-            .await?;
+        self.psql("postgres", &format!("create database {name}")).await?;
         Ok(self.url(&name))
     }
 
@@ -79,17 +74,7 @@ impl Postgres {
             true => database.to_owned(),
             false => self.url(database),
         };
-        let psql = Cmd::new(program("psql")?).args([
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-f",
-            "-",
-            &url,
-        ]);
+        let psql = Cmd::new(program("psql")?).args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-f", "-", &url]);
         let done = psql.stdin(sql).run(START).await?.ok()?;
         Ok(done.trim_end().to_owned())
     }
@@ -107,10 +92,7 @@ impl Postgres {
         proc.wait(START).await?;
         // Backends notice a killed postmaster by themselves; the next start refuses while one still holds the shared memory.
         eventually(START, async || {
-            ensure!(
-                !anybody_works_in(self.data.path())?,
-                "a backend is still there"
-            );
+            ensure!(!anybody_works_in(self.data.path())?, "a backend is still there");
             Ok(())
         })
         .await
@@ -126,20 +108,10 @@ impl Postgres {
             .arg("-D")
             .arg(self.data.path())
             .args(["-p", &port, "-h", "127.0.0.1", "-k", ""])
-            .args([
-                "-c",
-                "fsync=on",
-                "-c",
-                "max_connections=300",
-                "-c",
-                "timezone=UTC",
-            ])
+            .args(["-c", "fsync=on", "-c", "max_connections=300", "-c", "timezone=UTC"])
             .user(owner()?);
         let mut proc = server.spawn()?;
-        proc.until_ready(START, async || {
-            self.psql("postgres", "select 1").await.map(|_| ())
-        })
-        .await?;
+        proc.until_ready(START, async || self.psql("postgres", "select 1").await.map(|_| ())).await?;
         self.proc = Some(proc);
         Ok(())
     }
@@ -167,23 +139,14 @@ async fn copy_template(into: &Path) -> anyhow::Result<()> {
         .get_or_try_init(async || {
             let dir = owned_dir("postgres-template")?;
             let initdb = Cmd::new(program("initdb")?)
-                .args([
-                    "-U",
-                    "postgres",
-                    "--auth=trust",
-                    "--encoding=UTF8",
-                    "--locale=C.UTF-8",
-                ])
+                .args(["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"])
                 .args(["--no-sync", "--no-instructions", "-D"])
                 .arg(dir.path());
             initdb.user(owner()?).run(START).await?.ok()?;
             anyhow::Ok(dir)
         })
         .await?;
-    let copy = Cmd::new("cp")
-        .arg("-a")
-        .arg(template.path().join("."))
-        .arg(into);
+    let copy = Cmd::new("cp").arg("-a").arg(template.path().join(".")).arg(into);
     copy.user(owner()?).run(START).await?.ok()?;
     Ok(())
 }
@@ -191,9 +154,7 @@ async fn copy_template(into: &Path) -> anyhow::Result<()> {
 /// Every process of a cluster has its data folder as working directory.
 fn anybody_works_in(data: &Path) -> anyhow::Result<bool> {
     let data = data.canonicalize()?;
-    let mut links = fs::read_dir("/proc")?
-        .flatten()
-        .map(|entry| entry.path().join("cwd"));
+    let mut links = fs::read_dir("/proc")?.flatten().map(|entry| entry.path().join("cwd"));
     Ok(links.any(|link| fs::read_link(link).is_ok_and(|cwd| cwd == data)))
 }
 
@@ -212,10 +173,7 @@ fn owner() -> anyhow::Result<Option<(u32, u32)>> {
         return Ok(None);
     }
     let users = fs::read_to_string("/etc/passwd")?;
-    let line = users
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .context("no user `postgres`; ./test installs PostgreSQL")?;
+    let line = users.lines().find(|line| line.starts_with("postgres:")).context("no user `postgres`; ./test installs PostgreSQL")?;
     let mut ids = line.split(':').skip(2).map(str::parse);
     match (ids.next(), ids.next()) {
         (Some(Ok(uid)), Some(Ok(gid))) => Ok(Some((uid, gid))),
@@ -225,15 +183,9 @@ fn owner() -> anyhow::Result<Option<(u32, u32)>> {
 
 /// Debian keeps the server's programs out of PATH; the newest installed version is taken.
 fn program(name: &str) -> anyhow::Result<PathBuf> {
-    let versions =
-        fs::read_dir("/usr/lib/postgresql").context("no PostgreSQL; ./test installs it")?;
+    let versions = fs::read_dir("/usr/lib/postgresql").context("no PostgreSQL; ./test installs it")?;
     let number = |path: &PathBuf| -> Option<u32> { path.file_name()?.to_str()?.parse().ok() };
-    let newest = versions
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.join("bin").join(name).exists())
-        .max_by_key(number);
-    let newest = newest
-        .with_context(|| format!("no {name} below /usr/lib/postgresql; ./test installs it"))?;
+    let newest = versions.flatten().map(|entry| entry.path()).filter(|path| path.join("bin").join(name).exists()).max_by_key(number);
+    let newest = newest.with_context(|| format!("no {name} below /usr/lib/postgresql; ./test installs it"))?;
     Ok(newest.join("bin").join(name))
 }

@@ -62,9 +62,7 @@ impl Prometheus {
 
     /// An instant query: the `result` array of the answer.
     pub async fn query(&self, expression: &str) -> anyhow::Result<Vec<Value>> {
-        let ask = http()?
-            .get(format!("{}/api/v1/query", self.url()))
-            .query(&[("query", expression)]);
+        let ask = http()?.get(format!("{}/api/v1/query", self.url())).query(&[("query", expression)]);
         let mut answer: Value = ask.send().await?.error_for_status()?.json().await?;
         Ok(serde_json::from_value(answer["data"]["result"].take())?)
     }
@@ -95,7 +93,6 @@ async fn launch(dir: &TempDir, port: u16) -> anyhow::Result<Proc> {
         .dir(dir.path());
     let mut proc = server.spawn()?;
     let (client, ready) = (http()?, format!("{}/-/ready", url(port)));
-    proc.until_ready(START, async || answers(&client, &ready).await)
-        .await?;
+    proc.until_ready(START, async || answers(&client, &ready).await).await?;
     Ok(proc)
 }

@@ -25,12 +25,7 @@ impl Redis {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let (dir, port) = (temp_dir("redis")?, free_port());
         let proc = launch(&dir, port, &options).await?;
-        Ok(Self {
-            proc,
-            dir,
-            port,
-            options,
-        })
+        Ok(Self { proc, dir, port, options })
     }
 
     /// The address for clients.
@@ -57,17 +52,8 @@ impl Redis {
 }
 
 async fn launch(dir: &TempDir, port: u16, options: &[String]) -> anyhow::Result<Proc> {
-    let server = Cmd::new("redis-server")
-        .args([
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-        ])
-        .args(options)
-        .dir(dir.path());
+    let server =
+        Cmd::new("redis-server").args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]).args(options).dir(dir.path());
     let mut proc = server.spawn()?;
     let pong = async || {
         let answer = command(port, &["PING"]).await?;
@@ -87,9 +73,6 @@ async fn command(port: u16, words: &[&str]) -> anyhow::Result<String> {
     }
     stream.write_all(request.as_bytes()).await?;
     let mut answer = vec![0; 64 * 1024];
-    let read = stream
-        .read(&mut answer)
-        .await
-        .context("reading the answer")?;
+    let read = stream.read(&mut answer).await.context("reading the answer")?;
     Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
 }
