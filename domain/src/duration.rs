@@ -276,7 +276,9 @@ mod tests {
 
     #[test]
     fn refuses_everything_else_and_says_why() {
-        for text in ["", " 5m", "5", "-5m", "5m ", "1.5h", "m", "5M", "5min", "1m1h", "1m1m", "99999999999999999999s", "200y", "५m", "1h 30m"] {
+        for text in
+            ["", " 5m", "5", "-5m", "5m ", "1.5h", "m", "5M", "5min", "1m1h", "1m1m", "99999999999999999999s", "200y", "५m", "1h 30m"]
+        {
             let error = text.parse::<Dur>().unwrap_err().to_string();
             assert!(error.contains("write it like"), "{text}: {error}");
         }
