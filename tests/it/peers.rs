@@ -195,11 +195,13 @@ async fn a_program_runs_in_its_own_session_and_leaves_nothing_behind() -> anyhow
     assert_eq!(shell.log().lines().take(2).collect::<Vec<_>>(), ["to stdout", "to stderr"]);
     assert!(shell.is_running());
     assert!(shell.rss_bytes()? > 100_000);
+    let alive = || fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     shell.kill9()?;
     assert!(!shell.is_running());
+    assert!(alive(), "a crash takes the program alone");
+    drop(shell);
     eventually(SOON, async || {
-        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        ensure!(stat.is_empty() || stat.contains(" Z "), "the child lives on: {stat}");
+        ensure!(!alive(), "the child lives on");
         Ok(())
     })
     .await

@@ -25,8 +25,6 @@ pub struct Proc {
     name: String,
     child: Child,
     exit: Option<ExitStatus>,
-    /// Its session has been killed; the pid may by now be somebody else's.
-    swept: bool,
     files: TempDir,
 }
 
@@ -34,7 +32,7 @@ impl Proc {
     /// Takes over a program that leads a session of its own and writes to the file `log` in `files`.
     pub(crate) fn adopt(name: String, child: Child, files: TempDir) -> anyhow::Result<Self> {
         reaper::add(child.id())?;
-        Ok(Self { name, child, exit: None, swept: false, files })
+        Ok(Self { name, child, exit: None, files })
     }
 
     /// The folder of its log.
@@ -130,19 +128,19 @@ impl Proc {
         true
     }
 
-    /// `kill -9` to the process and to everything in its session; returns when they are gone.
-    ///
-    /// A descendant that made a session of its own lives on, as it would after a crash.
+    /// `kill -9` of the process itself; returns when it is gone. What it started lives on, as after a crash, until this value is dropped.
     pub fn kill9(&mut self) -> anyhow::Result<()> {
-        if self.swept {
-            return Ok(());
+        if self.poll()?.is_none() {
+            self.signal(Signal::KILL)?;
         }
-        if self.exit.is_none() {
-            self.signal(Signal::KILL).ok();
-        }
-        self.reap()?;
+        self.reap().map(|_| ())
+    }
+
+    /// Kills what is left of the session.
+    fn sweep(&self) {
         for _ in 0..SWEEPS {
-            let members = session(self.pid());
+            // The kernel gives the pid away again only when nobody is left in the session that bears its number.
+            let members = if is_gone(self.pid()) { session(self.pid()) } else { vec![] };
             if members.is_empty() {
                 break;
             }
@@ -151,8 +149,6 @@ impl Proc {
             }
             std::thread::yield_now();
         }
-        self.swept = true;
-        reaper::forget(self.pid())
     }
 
     fn poll(&mut self) -> anyhow::Result<Option<ExitStatus>> {
@@ -174,6 +170,8 @@ impl Proc {
 impl Drop for Proc {
     fn drop(&mut self) {
         self.kill9().ok();
+        self.sweep();
+        reaper::forget(self.pid()).ok();
     }
 }
 
@@ -188,6 +186,10 @@ fn stat(pid: &str) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
     Some(fields.split(' ').take(4).map(str::to_owned).collect())
+}
+
+fn is_gone(pid: u32) -> bool {
+    stat(&pid.to_string()).is_none()
 }
 
 fn is_zombie_or_gone(pid: u32) -> bool {
