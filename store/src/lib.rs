@@ -1,1 +1,83 @@
-//! Placeholder.
+//! What lasts: everything that Watchkeeper must not forget, in SQLite or PostgreSQL behind one set of methods in domain words.
+//!
+//! Every use is a transaction: `let mut tx = store.begin().await?; ..; tx.commit().await?`, or `store.read()` to look.
+//! SQL lives here alone, one text for both databases; where they truly differ, a visible branch says so.
+
+mod accept;
+mod alerts;
+mod approvals;
+mod audit;
+mod cards;
+mod codec;
+mod depths;
+mod error;
+mod events;
+mod flags;
+mod gate;
+mod heartbeats;
+mod incidents;
+mod jobs;
+mod open;
+mod rule_sets;
+mod runs;
+mod samples;
+mod schema;
+mod signin;
+#[cfg(test)]
+mod tests;
+mod timeline;
+mod tx;
+
+use std::sync::Arc;
+
+use domain::id::IncidentId;
+
+pub use cards::CardPost;
+pub use depths::Depths;
+pub use error::Error;
+pub use events::DeadLetter;
+pub use heartbeats::HeartbeatRow;
+pub use incidents::IncidentFilter;
+pub use open::{Backend, Options};
+pub use runs::RunFilter;
+pub use samples::Sample;
+pub use signin::{SessionRow, TokenRow};
+pub use tx::Tx;
+
+/// The store. Cheap to clone: all clones are one.
+#[derive(Clone, Debug)]
+pub struct Store {
+    core: Arc<open::Core>,
+    intake: accept::Intake,
+}
+
+/// What a committed transaction changed, for those who wait for it. A hint: whoever listens still asks the database, and asks it now
+/// and then without a hint, because another process may have changed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Events are waiting to be handled.
+    Events,
+    /// Jobs were added or became due.
+    Jobs,
+    /// An incident or something on its card changed.
+    Incident(IncidentId),
+    /// The outcome of this event is known.
+    Outcome(i64),
+}
+
+impl Store {
+    /// Tells of changes after their commit. A listener that falls behind misses some and is told so.
+    pub fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
+        self.core.changes.subscribe()
+    }
+}
+
+impl open::Core {
+    /// The one place from which committed changes go out: to this process now, to other replicas (NOTIFY) once there are any.
+    fn announce(&self, changes: Vec<Change>) {
+        for change in changes {
+            // Nobody listening is no failure.
+            let _ = self.changes.send(change);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! How much waits: for metrics and `/readyz`.
+
+use jiff::SignedDuration;
+
+use crate::codec::micros;
+use crate::tx::{on, row};
+use crate::{Error, Tx};
+
+/// How much waits, and for how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depths {
+    /// Events waiting to be handled.
+    pub queue: i64,
+    /// How long the oldest of them has waited.
+    pub oldest_event_age: Option<SignedDuration>,
+    /// Jobs that wait or are being carried out.
+    pub jobs_waiting: i64,
+    /// How long the most overdue waiting job has been due.
+    pub oldest_job_age: Option<SignedDuration>,
+    /// Jobs that failed for good.
+    pub jobs_dead: i64,
+    /// Events that failed too often.
+    pub dead_letters: i64,
+    /// Runs that have not ended.
+    pub runs_active: i64,
+    /// Those of them whose outcome nobody knows.
+    pub runs_unknown: i64,
+}
+
+impl Tx {
+    /// Counts what waits.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn depths(&mut self) -> Result<Depths, Error> {
+        let now = micros(self.core.clock.now());
+        let age = |since: Option<i64>| since.map(|since| SignedDuration::from_micros(now.saturating_sub(since).max(0)));
+        let events: Option<(i64, Option<i64>)> =
+            row!(self, "select count(*), (select seen_at from queue order by id limit 1) from queue");
+        let jobs: Option<(i64, Option<i64>, i64)> = row!(
+            self,
+            "select count(case when state <> 'dead' then 1 end), min(case when state = 'waiting' and due_at <= $1 then due_at end), \
+             count(case when state = 'dead' then 1 end) from jobs",
+            now
+        );
+        let letters: Option<(i64,)> = row!(self, "select count(*) from dead_letters");
+        let runs: Option<(i64, i64)> = row!(
+            self,
+            "select count(*), count(case when state = 'unknown' then 1 end) from runs \
+             where state in ('held', 'awaiting_approval', 'queued', 'running', 'verifying', 'unknown')"
+        );
+        let (queue, oldest) = events.unwrap_or_default();
+        let (jobs_waiting, due, jobs_dead) = jobs.unwrap_or_default();
+        let (runs_active, runs_unknown) = runs.unwrap_or_default();
+        Ok(Depths {
+            queue,
+            oldest_event_age: age(oldest),
+            jobs_waiting,
+            oldest_job_age: age(due),
+            jobs_dead,
+            dead_letters: letters.unwrap_or_default().0,
+            runs_active,
+            runs_unknown,
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Incidents: at most one open per source and grouping key, changed only by compare-and-set.
+
+use std::collections::HashMap;
+
+use domain::id::IncidentId;
+use domain::incident::Incident;
+
+use crate::codec::{clean, from_doc, micros, to_doc};
+use crate::tx::{exec, on, row, rows, rows_of};
+use crate::{Change, Error, Tx};
+
+/// Titles are searched by this many leading characters.
+const SEARCH: usize = 200;
+
+/// Which incidents to list.
+#[derive(Clone, Debug, Default)]
+pub struct IncidentFilter {
+    /// Leave out resolved and closed ones.
+    pub open_only: bool,
+    /// Number (with or without `#`) or title begins with this, whatever the case.
+    pub prefix: Option<String>,
+    /// Only numbers below this: the last number of the page before.
+    pub before: Option<i64>,
+    /// At most this many.
+    pub limit: i64,
+}
+
+impl Tx {
+    /// For each source and grouping key the incident that a new alert may join: the open one, else the one resolved last and not closed.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn latest_incidents(&mut self, keys: &[(String, String)]) -> Result<HashMap<(String, String), Incident>, Error> {
+        let lock = self.for_update();
+        let found: Vec<(String, String)> = rows_of!(
+            self,
+            "select id, doc from incidents where state <> 'closed' and (source, group_key) in (",
+            keys,
+            |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)),
+            format!(") order by id{lock}")
+        );
+        let mut latest: HashMap<(String, String), Incident> = HashMap::new();
+        let rank = |incident: &Incident| (incident.state.is_open(), incident.resolved.as_ref().map(|(at, _)| *at), incident.number);
+        for (id, doc) in found {
+            let incident: Incident = from_doc("incidents", id, &doc)?;
+            let key = (incident.source.clone(), incident.group_key.clone());
+            match latest.get(&key) {
+                Some(other) if rank(other) >= rank(&incident) => {}
+                _ => drop(latest.insert(key, incident)),
+            }
+        }
+        Ok(latest)
+    }
+
+    /// The number for a new incident. On PostgreSQL one that is rolled back stays unused.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn next_incident_number(&mut self) -> Result<i64, Error> {
+        let sql = match self.is_postgres() {
+            true => "select nextval('incident_number')",
+            false => "update numbers set last = last + 1 returning last",
+        };
+        let number: Option<(i64,)> = row!(self, sql);
+        number.map(|(number,)| number).ok_or_else(|| crate::codec::corrupt("numbers", "last", "it is missing"))
+    }
+
+    /// Stores a new incident.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if one is open for its source and grouping key.
+    pub async fn insert_incident(&mut self, incident: &Incident) -> Result<(), Error> {
+        let inserted = exec!(
+            self,
+            "insert into incidents (id, number, source, group_key, state, severity_name, search, resolved_at, version, doc) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
+            incident.id.to_string(),
+            incident.number,
+            clean(&incident.source),
+            clean(&incident.group_key),
+            incident.state.as_str(),
+            clean(&incident.severity_name),
+            search(&incident.title),
+            incident.resolved.as_ref().map(|(at, _)| micros(*at)),
+            incident.version,
+            to_doc(incident)?
+        );
+        self.changed(Change::Incident(incident.id));
+        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// Stores a changed incident.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if its stored version is not `expected_version`, or if it would be a second open one.
+    pub async fn put_incident(&mut self, incident: &Incident, expected_version: i64) -> Result<(), Error> {
+        let updated = exec!(
+            self,
+            "update incidents set state = $1, severity_name = $2, search = $3, resolved_at = $4, version = $5, doc = $6 \
+             where id = $7 and version = $8",
+            incident.state.as_str(),
+            clean(&incident.severity_name),
+            search(&incident.title),
+            incident.resolved.as_ref().map(|(at, _)| micros(*at)),
+            incident.version,
+            to_doc(incident)?,
+            incident.id.to_string(),
+            expected_version
+        );
+        self.changed(Change::Incident(incident.id));
+        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// One incident.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn incident(&mut self, id: IncidentId) -> Result<Option<Incident>, Error> {
+        let found: Option<(String,)> = row!(self, "select doc from incidents where id = $1", id.to_string());
+        found.map(|(doc,)| from_doc("incidents", id, &doc)).transpose()
+    }
+
+    /// The incident that people call `#number`.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn incident_by_number(&mut self, number: i64) -> Result<Option<Incident>, Error> {
+        let found: Option<(String,)> = row!(self, "select doc from incidents where number = $1", number);
+        found.map(|(doc,)| from_doc("incidents", number, &doc)).transpose()
+    }
+
+    /// Incidents, newest first.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn incidents(&mut self, filter: &IncidentFilter) -> Result<Vec<Incident>, Error> {
+        let prefix = filter.prefix.as_deref().unwrap_or_default();
+        let number = format!("{}%", escape_like(prefix.strip_prefix('#').unwrap_or(prefix)));
+        let title = format!("{}%", escape_like(&search(prefix)));
+        let open = if filter.open_only { "and state in ('open', 'acknowledged', 'mitigated')" } else { "" };
+        let sql = format!(
+            "select id, doc from incidents where number < $1 {open} \
+             and (cast(number as text) like $2 escape '\\' or search like $3 escape '\\') order by number desc limit $4"
+        );
+        let found: Vec<(String, String)> =
+            rows!(self, sqlx::AssertSqlSafe(sql.as_str()), filter.before.unwrap_or(i64::MAX), number, title, filter.limit);
+        found.into_iter().map(|(id, doc)| from_doc("incidents", id, &doc)).collect()
+    }
+
+    /// How many incidents are open, by severity.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn count_open(&mut self) -> Result<Vec<(String, i64)>, Error> {
+        Ok(rows!(
+            self,
+            "select severity_name, count(*) from incidents where state in ('open', 'acknowledged', 'mitigated') \
+             group by severity_name order by severity_name"
+        ))
+    }
+}
+
+/// What a title is found by.
+fn search(title: &str) -> String {
+    clean(title).chars().take(SEARCH).flat_map(char::to_lowercase).collect()
+}
+
+/// The text itself in a `like`, whatever signs it has.
+fn escape_like(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}

@@ -1,0 +1,277 @@
+//! Obligations: enqueued with the change that makes them, claimed for a while, finished once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use domain::id::JobId;
+use domain::job::{Job, NewJob, Urgency};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::codec::{clean, from_doc, id, micros, micros_after, time, to_doc};
+use crate::gate::Line;
+use crate::open::Core;
+use crate::tx::{exec, exec_rows, on, row, rows};
+use crate::{Backend, Change, Error, Store, Tx};
+
+const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
+
+impl Tx {
+    /// Adds jobs. One that waits already under its kind and key is joined: the sooner time and the newer payload stay. One that is being carried
+    /// out will be carried out again, at the new time.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn enqueue(&mut self, jobs: &[NewJob]) -> Result<(), Error> {
+        let now = self.core.clock.now();
+        let mut unique: HashMap<(&str, &str), NewJob> = HashMap::new();
+        let mut order = Vec::new();
+        for job in jobs {
+            let key = (job.kind, job.key.as_str());
+            match unique.get_mut(&key) {
+                Some(same) => *same = NewJob { due_at: same.due_at.min(job.due_at), urgency: same.urgency.min(job.urgency), ..job.clone() },
+                None => {
+                    unique.insert(key, job.clone());
+                    order.push(key);
+                }
+            }
+        }
+        // One order for all, so that two transactions with the same jobs do not wait for each other.
+        order.sort_unstable();
+        let mut rows = Vec::with_capacity(order.len());
+        for key in order {
+            let Some(job) = unique.get(&key) else { continue };
+            rows.push((JobId::new(now).to_string(), job, to_doc(&job.payload)?));
+        }
+        exec_rows!(
+            self,
+            "insert into jobs (id, kind, key, state, urgency, due_at, payload, created_at) ",
+            rows,
+            |b, r| b
+                .push_bind(&r.0)
+                .push_bind(r.1.kind)
+                .push_bind(clean(&r.1.key))
+                .push_bind("waiting")
+                .push_bind(r.1.urgency.rank())
+                .push_bind(micros(r.1.due_at))
+                .push_bind(&r.2)
+                .push_bind(micros(now)),
+            " on conflict (kind, key) where state <> 'dead' do update set \
+             due_at = case when jobs.state = 'claimed' and jobs.revision = jobs.claimed_revision then excluded.due_at \
+             when excluded.due_at < jobs.due_at then excluded.due_at else jobs.due_at end, \
+             urgency = case when excluded.urgency < jobs.urgency then excluded.urgency else jobs.urgency end, \
+             payload = excluded.payload, revision = jobs.revision + 1"
+        );
+        if !jobs.is_empty() {
+            self.changed(Change::Jobs);
+        }
+        Ok(())
+    }
+
+    /// A claimed job is done. It is deleted, or waits again if a newer one of its key came meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the claim is no longer ours: what this transaction did must not last.
+    pub async fn finish_job(&mut self, job: &Job) -> Result<(), Error> {
+        let id = job.id.to_string();
+        let deleted = exec!(
+            self,
+            "delete from jobs where id = $1 and claim = $2 and state = 'claimed' and revision = $3",
+            &id,
+            job.claim,
+            job.revision
+        );
+        if deleted == 1 { Ok(()) } else { self.free(job, None, "").await }
+    }
+
+    /// Gives a claimed job back: attempts start anew where a newer one came meanwhile, else they count.
+    async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, error: &str) -> Result<(), Error> {
+        let due = due_at.map(micros).unwrap_or(i64::MAX);
+        let freed = exec!(
+            self,
+            "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, \
+             due_at = case when revision = $1 or $2 < due_at then $2 else due_at end, \
+             attempts = case when revision = $1 then attempts + 1 else 0 end, \
+             error = case when $3 = '' then error else $3 end \
+             where id = $4 and claim = $5 and state = 'claimed'",
+            job.revision,
+            due,
+            clean(error),
+            job.id.to_string(),
+            job.claim
+        );
+        self.changed(Change::Jobs);
+        if freed == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// When the next waiting job is due.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
+        let mut next: Option<i64> = None;
+        for urgency in URGENCIES {
+            let first: Option<(i64,)> = row!(
+                self,
+                "select due_at from jobs where state = 'waiting' and urgency = $1 order by due_at limit 1",
+                urgency.rank()
+            );
+            next = [next, first.map(|(due,)| due)].into_iter().flatten().min();
+        }
+        next.map(|due| time("jobs", "next", due)).transpose()
+    }
+
+    async fn claim(&mut self, limit: i64, lease: SignedDuration) -> Result<Vec<Job>, Error> {
+        let now = self.core.clock.now();
+        let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
+        exec!(self, "update jobs set state = 'waiting' where state = 'claimed' and lease_until < $1", micros(now));
+        let lock = self.skip_locked(" for update skip locked");
+        let mut jobs = Vec::new();
+        for urgency in URGENCIES {
+            let rest = limit - i64::try_from(jobs.len()).unwrap_or(limit);
+            if rest <= 0 {
+                break;
+            }
+            let sql = format!(
+                "update jobs set state = 'claimed', claim = claim + 1, claimed_revision = revision, instance = $1, start_id = $2, \
+                 lease_until = $3 where id in (select id from jobs where state = 'waiting' and urgency = $4 and due_at <= $5 \
+                 order by due_at, id limit $6{lock}) returning id, kind, key, payload, attempts, due_at, claim, revision"
+            );
+            let found: Vec<(String, String, String, String, i64, i64, i64, i64)> = rows!(
+                self,
+                sqlx::AssertSqlSafe(sql.as_str()),
+                &instance,
+                &start,
+                micros_after(now, lease),
+                urgency.rank(),
+                micros(now),
+                rest
+            );
+            let mut claimed = Vec::with_capacity(found.len());
+            for (text, kind, key, payload, attempts, due_at, claim, revision) in found {
+                claimed.push(Job {
+                    id: id("jobs", &text)?,
+                    payload: from_doc("jobs", &text, &payload)?,
+                    due_at: time("jobs", &text, due_at)?,
+                    kind,
+                    key,
+                    attempts,
+                    claim,
+                    revision,
+                });
+            }
+            claimed.sort_by_key(|job| (job.due_at, job.id));
+            jobs.append(&mut claimed);
+        }
+        Ok(jobs)
+    }
+
+    async fn any_due(&mut self) -> Result<bool, Error> {
+        let now = micros(self.core.clock.now());
+        for urgency in URGENCIES {
+            let due: Option<(i64,)> = row!(
+                self,
+                "select due_at from jobs where state = 'waiting' and urgency = $1 and due_at <= $2 limit 1",
+                urgency.rank(),
+                now
+            );
+            if due.is_some() {
+                return Ok(true);
+            }
+        }
+        let lapsed: Option<(i64,)> = row!(self, "select lease_until from jobs where state = 'claimed' and lease_until < $1 limit 1", now);
+        Ok(lapsed.is_some())
+    }
+}
+
+impl Store {
+    /// Takes jobs that are due, the urgent first, then the longest due. They are ours for `lease`; renew them in time.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn claim_jobs(&self, limit: i64, lease: SignedDuration) -> Result<Vec<Job>, Error> {
+        // Looking does not disturb the writer.
+        if limit < 1 || !self.read().await?.any_due().await? {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.core.begin(Line::Other).await?;
+        let jobs = tx.claim(limit, lease).await?;
+        tx.commit().await?;
+        Ok(jobs)
+    }
+
+    /// Keeps claimed jobs for another `lease`; gives those that are still ours.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn renew_jobs(&self, jobs: &[JobId], lease: SignedDuration) -> Result<Vec<JobId>, Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        let until = micros_after(self.core.clock.now(), lease);
+        let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
+        let mut ours = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let renewed = exec!(
+                tx,
+                "update jobs set lease_until = $1 where id = $2 and state = 'claimed' and instance = $3 and start_id = $4",
+                until,
+                job.to_string(),
+                &instance,
+                &start
+            );
+            if renewed == 1 {
+                ours.push(*job);
+            }
+        }
+        tx.commit().await?;
+        Ok(ours)
+    }
+
+    /// A claimed job did not work: it waits until `due_at`, or for a newer one's sooner time.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the claim is no longer ours.
+    pub async fn retry_job(&self, job: &Job, due_at: Timestamp, error: &str) -> Result<(), Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        tx.free(job, Some(due_at), error).await?;
+        tx.commit().await
+    }
+
+    /// A claimed job will never work: it stays for people to look at. A newer one of its key gets its own chance.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the claim is no longer ours.
+    pub async fn bury_job(&self, job: &Job, error: &str) -> Result<(), Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        let dead = exec!(
+            tx,
+            "update jobs set state = 'dead', attempts = attempts + 1, error = $1, instance = null, start_id = null, lease_until = null \
+             where id = $2 and claim = $3 and state = 'claimed' and revision = $4",
+            clean(error),
+            job.id.to_string(),
+            job.claim,
+            job.revision
+        );
+        if dead != 1 {
+            tx.free(job, None, error).await?;
+        }
+        tx.commit().await
+    }
+}
+
+impl Core {
+    /// Frees what an earlier start left claimed: on SQLite everything, on PostgreSQL what this instance had.
+    pub(crate) async fn free_claims(self: &Arc<Self>) -> Result<(), Error> {
+        let mut tx = self.begin(Line::Other).await?;
+        let whose = match self.backend() {
+            Backend::Sqlite => "1 = 1 or instance = $1",
+            Backend::Postgres => "instance = $1",
+        };
+        let sql = format!(
+            "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null where state = 'claimed' and ({whose})"
+        );
+        let freed = exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), &self.instance);
+        if freed > 0 {
+            tracing::info!(jobs = freed, "jobs of an earlier start are free again");
+        }
+        tx.commit().await
+    }
+}

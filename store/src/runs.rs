@@ -1,0 +1,260 @@
+//! Runs, the locks on their targets, and the journal of their attempts.
+
+use domain::id::{IncidentId, RunId};
+use domain::run::{Attempt, Run, RunState};
+use jiff::Timestamp;
+
+use crate::codec::{clean, from_doc, from_word, id, maybe_time, micros, time, to_doc};
+use crate::tx::{exec, exec_rows, on, row, rows, rows_of};
+use crate::{Change, Error, Tx};
+
+/// The states in which a run has not ended; the partial index names the same.
+const ACTIVE: &str = "state in ('held', 'awaiting_approval', 'queued', 'running', 'verifying', 'unknown')";
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default)]
+pub struct RunFilter {
+    /// Only those that have not ended.
+    pub active_only: bool,
+    /// Only this runbook's.
+    pub runbook: Option<String>,
+    /// Only older than this run: the last of the page before.
+    pub before: Option<RunId>,
+    /// At most this many.
+    pub limit: i64,
+}
+
+impl Tx {
+    /// Stores a new run, and what it would change.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it is stored already.
+    pub async fn insert_run(&mut self, run: &Run) -> Result<(), Error> {
+        let inserted = exec!(
+            self,
+            "insert into runs (id, incident, runbook, state, created_at, finished_at, version, doc) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
+            run.id.to_string(),
+            run.incident.map(|id| id.to_string()),
+            clean(&run.runbook),
+            run.state.as_str(),
+            micros(run.created_at),
+            run.finished_at.map(micros),
+            run.version,
+            to_doc(run)?
+        );
+        if inserted != 1 {
+            return Err(Error::Conflict);
+        }
+        self.put_run_targets(run).await?;
+        self.run_changed(run);
+        Ok(())
+    }
+
+    /// Stores a changed run.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if its stored version is not `expected_version`.
+    pub async fn put_run(&mut self, run: &Run, expected_version: i64) -> Result<(), Error> {
+        let updated = exec!(
+            self,
+            "update runs set state = $1, finished_at = $2, version = $3, doc = $4 where id = $5 and version = $6",
+            run.state.as_str(),
+            run.finished_at.map(micros),
+            run.version,
+            to_doc(run)?,
+            run.id.to_string(),
+            expected_version
+        );
+        if updated != 1 {
+            return Err(Error::Conflict);
+        }
+        // Before it starts, a run may be rendered afresh and get other targets.
+        if matches!(run.state, RunState::Held | RunState::AwaitingApproval | RunState::Queued) {
+            exec!(self, "delete from run_targets where run_id = $1", run.id.to_string());
+            self.put_run_targets(run).await?;
+        }
+        self.run_changed(run);
+        Ok(())
+    }
+
+    async fn put_run_targets(&mut self, run: &Run) -> Result<(), Error> {
+        let targets: Vec<&str> = run.plan.targets().into_iter().collect();
+        exec_rows!(
+            self,
+            "insert into run_targets (run_id, runbook, target) ",
+            targets,
+            |b, target| b.push_bind(run.id.to_string()).push_bind(clean(&run.runbook)).push_bind(clean(target)),
+            ""
+        );
+        Ok(())
+    }
+
+    fn run_changed(&mut self, run: &Run) {
+        if let Some(incident) = run.incident {
+            self.changed(Change::Incident(incident));
+        }
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn run(&mut self, id: RunId) -> Result<Option<Run>, Error> {
+        let found: Option<(String,)> = row!(self, "select doc from runs where id = $1", id.to_string());
+        found.map(|(doc,)| from_doc("runs", id, &doc)).transpose()
+    }
+
+    /// An incident's runs, oldest first.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn runs_of(&mut self, incident: IncidentId) -> Result<Vec<Run>, Error> {
+        runs(rows!(self, "select id, doc from runs where incident = $1 order by created_at, id", incident.to_string()))
+    }
+
+    /// Runs, newest first.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn runs(&mut self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
+        let active = if filter.active_only { ACTIVE } else { "1 = 1" };
+        let sql = format!(
+            "select id, doc from runs where {active} and ($1 = '' or runbook = $1) and ($2 = '' or id < $2) order by id desc limit $3"
+        );
+        let runbook = clean(filter.runbook.as_deref().unwrap_or_default());
+        let before = filter.before.map(|id| id.to_string()).unwrap_or_default();
+        runs(rows!(self, sqlx::AssertSqlSafe(sql.as_str()), runbook, before, filter.limit))
+    }
+
+    /// Every run that has not ended, oldest first.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn active_runs(&mut self) -> Result<Vec<Run>, Error> {
+        let sql = format!("select id, doc from runs where {ACTIVE} order by created_at, id");
+        runs(rows!(self, sqlx::AssertSqlSafe(sql.as_str())))
+    }
+
+    /// The runs of a runbook on a target that were asked for since then, oldest first: state, when asked for, when ended.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn runs_on_target_since(
+        &mut self,
+        runbook: &str,
+        target: &str,
+        since: Timestamp,
+    ) -> Result<Vec<(RunId, RunState, Timestamp, Option<Timestamp>)>, Error> {
+        let found: Vec<(String, String, i64, Option<i64>)> = rows!(
+            self,
+            "select r.id, r.state, r.created_at, r.finished_at from run_targets t join runs r on r.id = t.run_id \
+             where t.target = $1 and t.runbook = $2 and r.created_at >= $3 order by r.created_at, r.id",
+            clean(target),
+            clean(runbook),
+            micros(since)
+        );
+        let one = |(run, state, created, finished): (String, String, i64, Option<i64>)| {
+            Ok((id("runs", &run)?, from_word("runs", &run, &state)?, time("runs", &run, created)?, maybe_time("runs", &run, finished)?))
+        };
+        found.into_iter().map(one).collect()
+    }
+
+    /// Locks all these targets for a run, or none of them. True also for those that it has locked already.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn lock_targets(&mut self, run: RunId, targets: &[&str]) -> Result<bool, Error> {
+        let now = micros(self.core.clock.now());
+        let mut targets: Vec<_> = targets.iter().map(|target| clean(target)).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        let taken: Vec<(String,)> = rows_of!(
+            self,
+            "insert into target_locks (target, run_id, at) ",
+            targets,
+            |b, target| b.push_bind(&**target).push_bind(run.to_string()).push_bind(now),
+            " on conflict (target) do nothing returning target"
+        );
+        let held: Vec<(String,)> = rows_of!(
+            self,
+            format!("select target from target_locks where run_id = '{run}' and target in ("),
+            targets,
+            |b, target| b.push_bind(&**target),
+            ")"
+        );
+        if held.len() == targets.len() {
+            return Ok(true);
+        }
+        exec_rows!(self, "delete from target_locks where target in (", taken, |b, target| b.push_bind(&target.0), ")");
+        Ok(false)
+    }
+
+    /// The locked targets: by which run, since when.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn locked_targets(&mut self) -> Result<Vec<(String, RunId, Timestamp)>, Error> {
+        let found: Vec<(String, String, i64)> = rows!(self, "select target, run_id, at from target_locks order by target");
+        let one = |(target, run, at): (String, String, i64)| Ok((target, id("target_locks", &run)?, time("target_locks", &run, at)?));
+        found.into_iter().map(one).collect()
+    }
+
+    /// Unlocks what a run has locked.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn unlock_targets(&mut self, run: RunId) -> Result<(), Error> {
+        exec!(self, "delete from target_locks where run_id = $1", run.to_string());
+        Ok(())
+    }
+
+    /// Stores the intent of an attempt. Commit before anything happens.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if this attempt was begun already, by whomever.
+    pub async fn start_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        let inserted = exec!(
+            self,
+            "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5) on conflict do nothing",
+            attempt.run.to_string(),
+            attempt.index,
+            attempt.attempt,
+            attempt.state.as_str(),
+            to_doc(attempt)?
+        );
+        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// Stores the result of an attempt that was begun, or the truth about one that was unknown.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it was not begun, or has a result.
+    pub async fn finish_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        let updated = exec!(
+            self,
+            "update attempts set state = $1, doc = $2 where run_id = $3 and step_index = $4 and attempt = $5 \
+             and state in ('started', 'unknown')",
+            attempt.state.as_str(),
+            to_doc(attempt)?,
+            attempt.run.to_string(),
+            attempt.index,
+            attempt.attempt
+        );
+        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// A run's journal, in order.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn attempts(&mut self, run: RunId) -> Result<Vec<Attempt>, Error> {
+        let found: Vec<(String,)> =
+            rows!(self, "select doc from attempts where run_id = $1 order by step_index, attempt", run.to_string());
+        found.into_iter().map(|(doc,)| from_doc("attempts", run, &doc)).collect()
+    }
+}
+
+fn runs(rows: Vec<(String, String)>) -> Result<Vec<Run>, Error> {
+    rows.into_iter().map(|(id, doc)| from_doc("runs", id, &doc)).collect()
+}

@@ -1,0 +1,64 @@
+//! The migrations, embedded: `migrations/{sqlite,postgres}/NNNN_name.sql`, the same names in both.
+
+use std::borrow::Cow;
+
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+use crate::{Backend, Error};
+
+/// One migration: its number, its name and its text for each database.
+struct Step {
+    number: i64,
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! steps {
+    ($($number:literal $name:literal,)*) => {
+        &[$(Step {
+            number: $number,
+            name: $name,
+            sqlite: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../migrations/postgres/", $name, ".sql")),
+        },)*]
+    };
+}
+
+const STEPS: &[Step] = steps! {
+    1 "0001_inbox",
+    2 "0002_incidents",
+    3 "0003_runs",
+    4 "0004_jobs",
+    5 "0005_chat",
+    6 "0006_upkeep",
+    7 "0007_audit",
+    8 "0008_signin",
+};
+
+/// The migrator for a database.
+pub(crate) fn migrator(backend: Backend) -> Migrator {
+    let migrations = STEPS.iter().map(|step| {
+        let sql = match backend {
+            Backend::Sqlite => step.sqlite,
+            Backend::Postgres => step.postgres,
+        };
+        Migration::new(step.number, Cow::Borrowed(step.name), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}
+
+/// Says what to do about a migration that failed.
+pub(crate) fn explain(error: MigrateError) -> Error {
+    match error {
+        MigrateError::VersionMissing(number) => Error::Config(format!(
+            "the database was written by a newer Watchkeeper (it has migration {number}): start that version, or restore a backup made before it"
+        )),
+        MigrateError::VersionMismatch(number) => Error::Config(format!(
+            "migration {number} of the database is not the one in this program: it was made by a changed build; use the build that made it"
+        )),
+        MigrateError::Execute(error) => error.into(),
+        other => Error::Unavailable(format!("the database's tables could not be brought up to date: {other}")),
+    }
+}

@@ -1,0 +1,75 @@
+//! The conformance suite: every test runs on SQLite and on a real PostgreSQL.
+
+mod events;
+mod make;
+
+use std::sync::Arc;
+
+use domain::id::StartId;
+use domain::time::ManualClock;
+use harness::peers::Postgres;
+use jiff::Timestamp;
+
+use crate::{Backend, Options, Store};
+
+/// A database of its own and a clock that stands still.
+pub(crate) struct World {
+    pub(crate) clock: ManualClock,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn new(backend: Backend) -> Self {
+        let dir = harness::temp_dir("store").unwrap();
+        let url = match backend {
+            Backend::Sqlite => format!("sqlite:{}", dir.path().join("store.db").display()),
+            Backend::Postgres => Postgres::shared().await.unwrap().create_database().await.unwrap(),
+        };
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        Self { clock: ManualClock::at(now), url, _dir: dir }
+    }
+
+    pub(crate) fn options(&self, instance: &str) -> Options {
+        Options {
+            url: self.url.clone(),
+            clock: Arc::new(self.clock.clone()),
+            instance: instance.to_owned(),
+            start: StartId::new(self.now()),
+            audit_key: vec![7; 32].into(),
+            max_waiting: 1000,
+        }
+    }
+
+    pub(crate) async fn open(&self, instance: &str) -> Store {
+        Store::open(self.options(instance)).await.unwrap()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        use domain::time::Clock;
+        self.clock.now()
+    }
+}
+
+/// Declares tests that take a [`World`], and runs each on both databases.
+macro_rules! on_both {
+    ($($(#[$meta:meta])* async fn $name:ident($world:ident) $body:block)*) => {
+        $($(#[$meta])* async fn $name($world: &$crate::tests::World) $body)*
+
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&$crate::tests::World::new($crate::Backend::Sqlite).await).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(&$crate::tests::World::new($crate::Backend::Postgres).await).await;
+            })*
+        }
+    };
+}
+
+pub(crate) use on_both;

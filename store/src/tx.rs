@@ -1,0 +1,215 @@
+//! One transaction on either database, and the macros by which one SQL text serves both.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use sqlx::{Postgres, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::gate::Pass;
+use crate::open::Core;
+use crate::{Change, Error};
+
+/// A transaction. Nothing in it lasts before [`Tx::commit`]; dropping it rolls back.
+#[derive(Debug)]
+pub struct Tx {
+    pub(crate) conn: Conn,
+    pub(crate) core: Arc<Core>,
+    /// Told to the listeners once they are true.
+    pub(crate) changes: Vec<Change>,
+    /// Queue rows that this transaction claimed, by event.
+    pub(crate) claimed: HashMap<i64, VecDeque<i64>>,
+    pub(crate) writes: bool,
+}
+
+/// The connection of a transaction.
+#[derive(Debug)]
+pub(crate) enum Conn {
+    Sqlite(SqliteTx),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    pub(crate) fn new(core: Arc<Core>, conn: Conn, writes: bool) -> Self {
+        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes }
+    }
+
+    /// Makes it last, then tells who listens.
+    ///
+    /// # Errors
+    /// [`Error::Retry`] and [`Error::Unavailable`]. After the latter nobody knows whether it lasted.
+    pub async fn commit(self) -> Result<(), Error> {
+        match self.conn {
+            Conn::Sqlite(tx) => tx.commit().await?,
+            Conn::Postgres(tx) => tx.commit().await?,
+        }
+        self.core.announce(self.changes);
+        Ok(())
+    }
+
+    /// What makes a `select` lock its rows: PostgreSQL's words, in writing transactions. SQLite has one writer anyway.
+    pub(crate) fn for_update(&self) -> &'static str {
+        match self.conn {
+            Conn::Postgres(_) if self.writes => " for update",
+            _ => "",
+        }
+    }
+
+    /// As [`Self::for_update`], leaving out what others have locked.
+    pub(crate) fn skip_locked(&self, for_update: &'static str) -> &'static str {
+        match self.conn {
+            Conn::Postgres(_) if self.writes => for_update,
+            _ => "",
+        }
+    }
+
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.conn, Conn::Postgres(_))
+    }
+
+    pub(crate) fn changed(&mut self, change: Change) {
+        if self.changes.last() != Some(&change) {
+            self.changes.push(change);
+        }
+    }
+}
+
+/// A transaction on SQLite: the writer's, or one reader's snapshot.
+#[derive(Debug)]
+pub(crate) enum SqliteTx {
+    /// Fields are dropped in order: the writer is free before the next one is called.
+    Writer { writer: OwnedMutexGuard<Writer>, _pass: Pass },
+    Reader(Transaction<'static, Sqlite>),
+}
+
+/// SQLite's one writing connection.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) conn: SqliteConnection,
+    /// A transaction was begun and not committed: whoever begins next rolls it back first.
+    open: bool,
+}
+
+impl Writer {
+    pub(crate) fn new(conn: SqliteConnection) -> Self {
+        Self { conn, open: false }
+    }
+
+    pub(crate) async fn begin(&mut self) -> Result<(), Error> {
+        if self.open && sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
+            tracing::debug!("the last transaction had ended by itself");
+        }
+        self.open = true;
+        sqlx::query("begin immediate").execute(&mut self.conn).await?;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Error> {
+        sqlx::query("commit").execute(&mut self.conn).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl SqliteTx {
+    async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Writer { mut writer, _pass } => writer.commit().await,
+            Self::Reader(tx) => Ok(tx.commit().await?),
+        }
+    }
+}
+
+impl Deref for SqliteTx {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        match self {
+            Self::Writer { writer, .. } => &writer.conn,
+            Self::Reader(tx) => tx,
+        }
+    }
+}
+
+impl DerefMut for SqliteTx {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Writer { writer, .. } => &mut writer.conn,
+            Self::Reader(tx) => tx,
+        }
+    }
+}
+
+/// How many rows go into one statement: PostgreSQL takes 65,535 values, SQLite 32,766, and a row has at most 16. Small enough that each
+/// number of rows can stay prepared.
+pub(crate) const ROWS: usize = 128;
+
+/// Runs `$body` on the transaction's connection, once typed for SQLite and once for PostgreSQL.
+macro_rules! on {
+    ($tx:expr, $conn:ident => $body:expr) => {
+        match &mut $tx.conn {
+            $crate::tx::Conn::Sqlite(tx) => {
+                let $conn: &mut sqlx::SqliteConnection = &mut **tx;
+                $body
+            }
+            $crate::tx::Conn::Postgres(tx) => {
+                let $conn: &mut sqlx::PgConnection = &mut **tx;
+                $body
+            }
+        }
+    };
+}
+
+/// All rows of a query, as tuples.
+macro_rules! rows {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
+        on!($tx, conn => sqlx::query_as($sql)$(.bind($bind))*.fetch_all(conn).await)?
+    };
+}
+
+/// The one row of a query, if there is one, as a tuple.
+macro_rules! row {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
+        on!($tx, conn => sqlx::query_as($sql)$(.bind($bind))*.fetch_optional(conn).await)?
+    };
+}
+
+/// Carries a statement out; the number of rows that it touched.
+macro_rules! exec {
+    ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
+        on!($tx, conn => sqlx::query($sql)$(.bind($bind))*.execute(conn).await.map(|done| done.rows_affected()))?
+    };
+}
+
+/// `$head (..), (..) $tail` for a slice, in statements of at most [`ROWS`] rows.
+macro_rules! exec_rows {
+    ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {
+        for chunk in $items.chunks($crate::tx::ROWS) {
+            on!($tx, conn => {
+                let mut sql = sqlx::QueryBuilder::new($head);
+                sql.push_values(chunk, |mut $b, $item| { $push; });
+                sql.push($tail);
+                sql.build().execute(conn).await?;
+            });
+        }
+    };
+}
+
+/// As `exec_rows`, giving all rows that come back, as tuples.
+macro_rules! rows_of {
+    ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {{
+        let mut all = Vec::new();
+        for chunk in $items.chunks($crate::tx::ROWS) {
+            on!($tx, conn => {
+                let mut sql = sqlx::QueryBuilder::new($head);
+                sql.push_values(chunk, |mut $b, $item| { $push; });
+                sql.push($tail);
+                all.append(&mut sql.build_query_as().fetch_all(conn).await?);
+            });
+        }
+        all
+    }};
+}
+
+pub(crate) use {exec, exec_rows, on, row, rows, rows_of};
