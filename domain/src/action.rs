@@ -122,7 +122,7 @@ pub trait Action: Send + Sync {
     /// One sentence for the documentation and the console.
     fn about(&self) -> &'static str;
 
-    /// JSON Schema of `with:`.
+    /// JSON Schema of `with:`, less `target`: that is resolved in the inventory and comes apart.
     fn schema(&self) -> schemars::Schema;
 
     /// How much harm it can do.
@@ -138,7 +138,7 @@ pub trait Action: Send + Sync {
         &[]
     }
 
-    /// Whether `with` (rendered) is acceptable.
+    /// Whether `with` (rendered, and without its `target`) is acceptable.
     ///
     /// # Errors
     /// Says what is wrong, for the author of the runbook.

@@ -34,6 +34,9 @@ pub struct Alert {
     pub ends_at: Option<Timestamp>,
     /// When the last resolve was heard.
     pub resolved_at: Option<Timestamp>,
+    /// When a firing that came too late for the last resolve was heard; a resolve clears it.
+    #[serde(default)]
+    pub late_at: Option<Timestamp>,
     /// When it was first heard of.
     pub first_seen: Timestamp,
     /// When it was last heard of.
@@ -121,20 +124,30 @@ fn on_firing(alert: &mut Alert, new: bool, sighting: &Sighting, seen_at: Timesta
     let older_than_resolve = alert.ends_at.is_some_and(|end| sighting.starts_at <= end);
     let soon_after = alert.resolved_at.is_some_and(|at| seen_at.duration_since(at) < LATE_DUPLICATE);
     if !new && older_than_resolve && soon_after {
+        alert.late_at = Some(seen_at);
         return AlertChange::LateFiring;
     }
-    alert.starts_at = sighting.starts_at;
+    begin_episode(alert, sighting.starts_at, seen_at);
+    AlertChange::Fired
+}
+
+/// A new episode of an alert that was resolved: also for a late firing that no resolve followed.
+pub fn begin_episode(alert: &mut Alert, starts_at: Timestamp, seen_at: Timestamp) {
+    alert.late_at = None;
+    alert.starts_at = starts_at;
     alert.episode += 1;
     alert.recent.push(seen_at);
     alert.recent.retain(|at| seen_at.duration_since(*at) <= FLAP_WINDOW);
     let excess = alert.recent.len().saturating_sub(FLAP_EPISODES);
     alert.recent.drain(..excess);
     alert.state = if alert.recent.len() >= FLAP_EPISODES { AlertState::Flapping } else { AlertState::Firing };
-    AlertChange::Fired
 }
 
 fn on_resolved(alert: &mut Alert, new: bool, sighting: &Sighting, seen_at: Timestamp) -> AlertChange {
     let end = sighting.ends_at.unwrap_or(seen_at);
+    if alert.starts_at <= end {
+        alert.late_at = None;
+    }
     if new {
         alert.state = AlertState::Resolved;
         alert.ends_at = Some(end);
@@ -165,6 +178,7 @@ fn unheard(source: &str, sighting: &Sighting, seen_at: Timestamp) -> Alert {
         starts_at: sighting.starts_at,
         ends_at: None,
         resolved_at: None,
+        late_at: None,
         first_seen: seen_at,
         last_seen: seen_at,
         episode: 0,
@@ -174,3 +188,6 @@ fn unheard(source: &str, sighting: &Sighting, seen_at: Timestamp) -> Alert {
         external_url: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,3 +192,6 @@ impl Approval {
         Ok(next)
     }
 }
+
+#[cfg(test)]
+mod tests;

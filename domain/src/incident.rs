@@ -241,8 +241,7 @@ impl Incident {
 
     /// Whether a re-fire now would reopen it rather than open another.
     pub fn may_reopen(&self, now: Timestamp, waits: &Waits) -> bool {
-        self.state == IncidentState::Resolved
-            && self.resolved.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < waits.reopen_within)
+        self.state == IncidentState::Resolved && self.resolved.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < waits.reopen_within)
     }
 
     fn fired(&mut self, now: Timestamp, waits: &Waits) -> Result<Vec<Follow>, Unchanged> {
@@ -335,3 +334,6 @@ impl Incident {
         Err(Unchanged::Already { number: self.number, state: self.state.as_str(), by })
     }
 }
+
+#[cfg(test)]
+mod tests;

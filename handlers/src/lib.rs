@@ -1,1 +1,94 @@
-//! Placeholder.
+//! What happens on an event: decisions that commit state, timeline, audit and jobs in one transaction; and the jobs that act on them.
+//!
+//! Handlers touch no network. Jobs do, and they are idempotent or say that they are not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use domain::action::ActionCatalogue;
+use domain::button::ButtonKeys;
+use domain::chat::Chat;
+use domain::redact::Redactor;
+use domain::rules::RuleSet;
+use domain::time::Clock;
+use store::Store;
+use tokio::sync::Notify;
+
+mod acts;
+mod batch;
+mod cards;
+mod guards;
+mod jobs;
+mod on_act;
+mod on_alert;
+mod on_heartbeat;
+mod runs;
+mod starting;
+mod steps;
+mod worker;
+
+pub use cards::card_of;
+pub use jobs::upkeep::{Beat, Pulse};
+pub use worker::{Settled, Worker};
+
+/// What handlers and jobs work with. `server` makes it.
+#[derive(Clone)]
+pub struct Cx {
+    /// All state.
+    pub store: Store,
+    /// The rule set in force; a reload swaps it.
+    pub rules: Arc<ArcSwap<RuleSet>>,
+    /// The action library.
+    pub actions: Arc<dyn ActionCatalogue>,
+    /// The chat platforms that are configured.
+    pub chats: Vec<Arc<dyn Chat>>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Signs buttons and checks them.
+    pub buttons: ButtonKeys,
+    /// Takes configured secrets out of what is stored or told.
+    pub redactor: Arc<Redactor>,
+    /// Calls the address that must hear from us; `None` if none is configured.
+    pub beat: Option<Arc<dyn Beat>>,
+    /// Wakes the worker.
+    pub wake: Arc<Wake>,
+}
+
+impl Cx {
+    /// The platform of this name, if it is configured.
+    pub fn chat(&self, platform: &str) -> Option<&Arc<dyn Chat>> {
+        self.chats.iter().find(|chat| chat.platform() == platform)
+    }
+}
+
+/// Tells the worker that there is something to do, and when to stop.
+#[derive(Debug, Default)]
+pub struct Wake {
+    notify: Notify,
+    stopping: AtomicBool,
+}
+
+impl Wake {
+    /// There is something to do.
+    pub fn wake(&self) {
+        self.notify.notify_waiters();
+        self.notify.notify_one();
+    }
+
+    /// Finish what is at hand and take nothing new.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Whether `stop` was called.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Until the next `wake`.
+    pub async fn woken(&self) {
+        self.notify.notified().await;
+    }
+}

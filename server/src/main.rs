@@ -1,1 +1,106 @@
-fn main() {}
+//! `watchkeeper`: one binary with sub-commands. This file only reads the command line; each command has its file in `cmd/`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod app;
+mod beat;
+mod bus;
+mod cmd;
+mod config;
+mod keys;
+mod lifecycle;
+mod logging;
+mod probe;
+
+/// Event-driven automation for people on call: alerts become incidents, approved remedies run once, and everything is told and kept.
+#[derive(Parser)]
+#[command(name = "watchkeeper", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  watchkeeper demo                              see it work, on this machine, in a minute
+  watchkeeper check /etc/watchkeeper            is the configuration right?
+  watchkeeper simulate /etc/watchkeeper < alert.json
+  watchkeeper serve --config /etc/watchkeeper
+  watchkeeper incident list --server http://127.0.0.1:9095 --token-file token";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(cmd::serve::Args),
+    /// See the main job work: a service breaks, you approve, it is restarted and verified.
+    Demo(cmd::demo::Args),
+    /// Check a configuration and say what is wrong with it, where.
+    Check(cmd::check::Args),
+    /// Show what a webhook body would do: route, incident, runbook, who may approve.
+    Simulate(cmd::simulate::Args),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Print a one-time link that signs a person in to the console.
+    LoginLink(cmd::login_link::Args),
+    /// Incidents: list, show, acknowledge, resolve, note.
+    Incident(cmd::client::incident::Args),
+    /// Runs: list, show, cancel.
+    Run(cmd::client::run::Args),
+    /// Approvals: list, show, approve, deny.
+    Approval(cmd::client::approval::Args),
+    /// Runbooks: list, run.
+    Runbook(cmd::client::runbook::Args),
+    /// All automation: status, pause, resume.
+    Automation(cmd::client::automation::Args),
+    /// The small service that the demo breaks.
+    #[command(hide = true)]
+    DemoService {
+        /// Where to listen.
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+    },
+    /// The parent-bound start of a supervised child.
+    #[command(hide = true, disable_help_flag = true)]
+    Child {
+        /// Program and arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        argv: Vec<std::ffi::OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    // One provider for every TLS user in the process; a second install is refused and changes nothing.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            cmd::fail(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => cmd::serve::run(args),
+        Command::Demo(args) => cmd::demo::run(args),
+        Command::Check(args) => cmd::check::run(args),
+        Command::Simulate(args) => cmd::simulate::run(args),
+        Command::Schema => cmd::schema(),
+        Command::LoginLink(args) => cmd::login_link::run(args),
+        Command::Incident(args) => cmd::client::incident::run(args),
+        Command::Run(args) => cmd::client::run::run(args),
+        Command::Approval(args) => cmd::client::approval::run(args),
+        Command::Runbook(args) => cmd::client::runbook::run(args),
+        Command::Automation(args) => cmd::client::automation::run(args),
+        Command::DemoService { listen } => cmd::demo_service::run(listen),
+        Command::Child { argv } => cmd::child(&argv),
+    }
+}
+
+/// The usual place of the configuration.
+fn default_config() -> PathBuf {
+    PathBuf::from("/etc/watchkeeper")
+}

@@ -1,0 +1,113 @@
+//! Keeps an incident's card in one channel current: posts it once, then edits it in place. Many changes make one edit, the newest.
+
+use async_trait::async_trait;
+use domain::act::Place;
+use domain::card::Card;
+use domain::chat::{Chat, ChatError};
+use domain::id::IncidentId;
+use domain::job::Job as Row;
+use store::CardPost;
+
+use super::{Done, Job, JobError, field};
+use crate::Cx;
+
+pub(crate) struct ChatCard;
+
+#[async_trait]
+impl Job for ChatCard {
+    fn kind(&self) -> &'static str {
+        "chat.card"
+    }
+
+    fn at_once(&self) -> usize {
+        16
+    }
+
+    async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {
+        let (id, name): (IncidentId, String) = (field(row, "incident")?, field(row, "channel")?);
+        let rules = cx.rules.load_full();
+        let Some(channel) = rules.channels.get(&name) else {
+            return Err(JobError::Fail(format!("there is no channel {name:?} in the configuration any more")));
+        };
+        let Some(chat) = cx.chat(&channel.platform) else {
+            // Without a token for the platform the console still shows everything.
+            return Ok(Done::Finished);
+        };
+        let mut tx = cx.store.read().await?;
+        let Some(card) = crate::card_of(cx, &mut tx, id, &channel.platform, &channel.id).await? else { return Ok(Done::Finished) };
+        let posted = tx.card(id, &name).await?;
+        drop(tx);
+        match posted {
+            Some(CardPost { posted_version, .. }) if posted_version >= card.version => Ok(Done::Finished),
+            Some(post @ CardPost { message: Some(_), .. }) => update(cx, chat.as_ref(), post, &card).await,
+            other => post(cx, chat.as_ref(), other, &name, &channel.id, &card).await,
+        }
+    }
+}
+
+/// The first post. Its intent is stored with a delivery id, so that a post whose answer was lost is found again and not repeated.
+async fn post(cx: &Cx, chat: &dyn Chat, before: Option<CardPost>, name: &str, channel_id: &str, card: &Card) -> Result<Done, JobError> {
+    let (mut row, tried) = match before {
+        Some(row) => (row, true),
+        None => {
+            let row = CardPost {
+                incident: card.incident,
+                channel: name.to_owned(),
+                platform: chat.platform().to_owned(),
+                channel_id: channel_id.to_owned(),
+                message: None,
+                posted_version: 0,
+                delivery: domain::id::uuid_at(cx.clock.now()).simple().to_string(),
+                told: 0,
+            };
+            put(cx, &row).await?;
+            (row, false)
+        }
+    };
+    let found = if tried { chat.find_post(channel_id, &row.delivery).await.map_err(|error| as_job_error(cx, error))? } else { None };
+    let place = match found {
+        Some(place) => place,
+        None => chat.post_card(channel_id, card, &row.delivery).await.map_err(|error| as_job_error(cx, error))?,
+    };
+    row.message = Some(place.message);
+    row.posted_version = card.version;
+    put(cx, &row).await?;
+    Ok(Done::Finished)
+}
+
+async fn update(cx: &Cx, chat: &dyn Chat, mut row: CardPost, card: &Card) -> Result<Done, JobError> {
+    let place = Place { channel: row.channel_id.clone(), message: row.message.clone().unwrap_or_default() };
+    match chat.update_card(&place, card).await {
+        Ok(()) => row.posted_version = card.version,
+        Err(ChatError::Gone(_)) => {
+            // Somebody deleted it: the next attempt posts a new one.
+            row.message = None;
+            row.delivery = domain::id::uuid_at(cx.clock.now()).simple().to_string();
+            put(cx, &row).await?;
+            return Ok(Done::Again(cx.clock.now()));
+        }
+        Err(error) => return Err(as_job_error(cx, error)),
+    }
+    put(cx, &row).await?;
+    Ok(Done::Finished)
+}
+
+async fn put(cx: &Cx, row: &CardPost) -> Result<(), JobError> {
+    let mut tx = cx.store.begin().await?;
+    tx.put_card(row).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What a platform's answer means for a job.
+pub(super) fn as_job_error(cx: &Cx, error: ChatError) -> JobError {
+    match error {
+        ChatError::Wait { platform, after } => {
+            metrics::counter!("watchkeeper_chat_rate_limited_total", "platform" => platform).increment(1);
+            let after = jiff::SignedDuration::try_from(after).unwrap_or(jiff::SignedDuration::from_secs(60));
+            JobError::RetryAt(cx.clock.now() + after, error.to_string())
+        }
+        ChatError::Retry(text) | ChatError::Ambiguous(text) | ChatError::Gone(text) => JobError::Retry(text),
+        ChatError::Refused(text) => JobError::Fail(text),
+    }
+}

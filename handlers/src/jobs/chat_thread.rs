@@ -1,0 +1,80 @@
+//! Tells the timeline in the card's thread. What came together is told in one message.
+//!
+//! At least once: a lost answer may tell a line twice on a platform that drops no repeats.
+
+use async_trait::async_trait;
+use domain::act::Place;
+use domain::card::Message;
+use domain::id::IncidentId;
+use domain::job::Job as Row;
+use domain::text::{clean_block, shorten};
+use domain::timeline::Entry;
+use jiff::SignedDuration;
+
+use super::chat_card::as_job_error;
+use super::{Done, Job, JobError, field};
+use crate::Cx;
+
+pub(crate) struct ChatThread;
+
+/// The most text of one message, in characters: both platforms take it.
+const MOST_TEXT: usize = 1500;
+/// Entries read at once.
+const MOST_ENTRIES: i64 = 500;
+
+#[async_trait]
+impl Job for ChatThread {
+    fn kind(&self) -> &'static str {
+        "chat.thread"
+    }
+
+    fn at_once(&self) -> usize {
+        8
+    }
+
+    async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {
+        let (id, name): (IncidentId, String) = (field(row, "incident")?, field(row, "channel")?);
+        let rules = cx.rules.load_full();
+        let Some(channel) = rules.channels.get(&name) else { return Ok(Done::Finished) };
+        let Some(chat) = cx.chat(&channel.platform) else { return Ok(Done::Finished) };
+        let mut tx = cx.store.read().await?;
+        let Some(mut card) = tx.card(id, &name).await? else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
+        let Some(message) = card.message.clone() else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
+        let entries = tx.timeline(id, MOST_ENTRIES).await?;
+        drop(tx);
+        let fresh: Vec<(i64, Entry)> = entries.into_iter().filter(|(seq, _)| *seq > card.told).collect();
+        let Some((last, message_text)) = compose(&fresh) else { return Ok(Done::Finished) };
+        let place = Place { channel: card.channel_id.clone(), message };
+        let delivery = format!("{}-{last}", card.delivery);
+        chat.post_thread(&place, &message_text, &delivery).await.map_err(|error| as_job_error(cx, error))?;
+        card.told = last;
+        let mut tx = cx.store.begin().await?;
+        tx.set_told(id, &name, last).await?;
+        tx.commit().await?;
+        let more = fresh.last().is_some_and(|(seq, _)| *seq > last);
+        Ok(if more { Done::Again(cx.clock.now() + SignedDuration::from_secs(1)) } else { Done::Finished })
+    }
+}
+
+/// As many entries as fit into one message; one with a block of text ends it.
+fn compose(entries: &[(i64, Entry)]) -> Option<(i64, Message)> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut size = 0;
+    let mut told = None;
+    let mut block = None;
+    for (seq, entry) in entries {
+        let line = shorten(&entry.text, MOST_TEXT);
+        let length = line.chars().count() + 1;
+        if told.is_some() && size + length > MOST_TEXT {
+            break;
+        }
+        size += length;
+        lines.push(line);
+        told = Some((*seq, entry.at));
+        if let Some(detail) = &entry.detail {
+            block = Some(clean_block(detail, MOST_TEXT));
+            break;
+        }
+    }
+    told.map(|(seq, at)| (seq, Message { text: lines.join("\n"), block, at }))
+}

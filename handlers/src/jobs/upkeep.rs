@@ -1,0 +1,131 @@
+//! What must be looked at again and again: silent heartbeats, stale alerts, and the sign of life that we send out ourselves.
+
+use async_trait::async_trait;
+use domain::alert::AlertState;
+use domain::job::{Job as Row, NewJob, Urgency};
+use domain::timeline::EntryKind;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::{Done, Job, JobError};
+use crate::Cx;
+use crate::batch::Batch;
+use crate::on_heartbeat;
+
+pub(crate) struct Upkeep;
+
+/// Time between two rounds.
+const EVERY: SignedDuration = SignedDuration::from_secs(5);
+/// Alerts made stale in one round.
+const MOST_STALE: i64 = 500;
+
+/// Sends our sign of life to an address outside, which raises the alarm when it stops.
+#[async_trait]
+pub trait Beat: Send + Sync {
+    /// Sends one.
+    ///
+    /// # Errors
+    /// Says what went wrong; it is logged, and tried again when the next one is due.
+    async fn beat(&self, pulse: Pulse) -> Result<(), String>;
+
+    /// Time between two.
+    fn every(&self) -> SignedDuration;
+}
+
+/// What a sign of life says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// When it was sent.
+    pub at: Timestamp,
+}
+
+#[async_trait]
+impl Job for Upkeep {
+    fn kind(&self) -> &'static str {
+        "upkeep"
+    }
+
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    async fn run(&self, cx: &Cx, _row: &Row) -> Result<Done, JobError> {
+        silent_heartbeats(cx).await?;
+        stale_alerts(cx).await?;
+        beat(cx).await?;
+        Ok(Done::Again(cx.clock.now() + EVERY))
+    }
+}
+
+/// The job that does the first round; one for all replicas.
+pub(crate) fn first(now: Timestamp) -> NewJob {
+    NewJob { kind: "upkeep", key: "upkeep".to_owned(), due_at: now, urgency: Urgency::Upkeep, payload: json!({}) }
+}
+
+async fn silent_heartbeats(cx: &Cx) -> Result<(), store::Error> {
+    let now = cx.clock.now();
+    let overdue = cx.store.read().await?.overdue_heartbeats(now).await?;
+    for row in overdue {
+        let mut batch = Batch::begin(cx).await?;
+        // One may have come since: look again where it counts.
+        let fresh = batch.tx.heartbeat(&row.source, &row.name).await?;
+        if let Some(row) = fresh.filter(|row| !row.alarmed && row.within.after(row.last_seen) <= now) {
+            tracing::warn!(source = %row.source, heartbeat = %row.name, "a heartbeat stopped");
+            on_heartbeat::silent(&mut batch, row).await?;
+            batch.commit().await?;
+        }
+    }
+    Ok(())
+}
+
+/// An alert that its source stopped repeating: nobody knows whether it holds, so automation leaves it alone.
+async fn stale_alerts(cx: &Cx) -> Result<(), store::Error> {
+    let rules = cx.rules.load_full();
+    for source in rules.sources.keys() {
+        let Some(after) = rules.stale_after(source) else { continue };
+        let candidates = cx.store.read().await?.stale_candidates(source, cx.clock.now() - after, MOST_STALE).await?;
+        if candidates.is_empty() {
+            continue;
+        }
+        let mut batch = Batch::begin(cx).await?;
+        let limit = batch.now - after;
+        for candidate in candidates {
+            let Some(mut alert) = batch.alert(&candidate.source, &candidate.fingerprint).await? else { continue };
+            if alert.last_seen > limit || !matches!(alert.state, AlertState::Firing | AlertState::Flapping) {
+                continue;
+            }
+            alert.state = AlertState::Stale;
+            if let Some(id) = alert.incident {
+                let name = domain::route::default_title(&crate::on_alert::as_sighting(&alert));
+                batch.tell(id, EntryKind::Alert, None, format!("{name} is stale: {source} has not repeated it since {}.", alert.last_seen));
+                batch.touch(id).await?;
+            }
+            batch.put_alert(alert);
+        }
+        batch.commit().await?;
+    }
+    Ok(())
+}
+
+/// Sent by the worker loop itself, so that a stuck worker falls silent.
+async fn beat(cx: &Cx) -> Result<(), store::Error> {
+    let Some(beat) = &cx.beat else { return Ok(()) };
+    const LAST: &str = "beat.last";
+    let now = cx.clock.now();
+    let last = cx.store.read().await?.flag(LAST).await?.and_then(|at| serde_json::from_value::<Timestamp>(at).ok());
+    if last.is_some_and(|last| now.duration_since(last) < beat.every()) {
+        return Ok(());
+    }
+    match beat.beat(Pulse { at: now }).await {
+        Ok(()) => {
+            metrics::gauge!("watchkeeper_heartbeat_last_success_timestamp_seconds").set(now.as_second() as f64);
+            let mut tx = cx.store.begin().await?;
+            tx.set_flag(LAST, &json!(now)).await?;
+            tx.commit().await
+        }
+        Err(error) => {
+            tracing::warn!(error, "our own heartbeat could not be sent");
+            Ok(())
+        }
+    }
+}

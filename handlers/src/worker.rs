@@ -1,0 +1,310 @@
+//! The loops: decide what came in, carry out what is due. Any number of workers may share a store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::event::{Event, Payload};
+use domain::id::JobId;
+use domain::job::Job as Row;
+use jiff::SignedDuration;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::batch::Batch;
+use crate::jobs::{self, Done, Job, JobError};
+use crate::{Cx, on_act, on_alert, on_heartbeat};
+
+/// Events decided in one transaction.
+const BATCH: i64 = 500;
+/// Jobs claimed at once.
+const CLAIM: i64 = 64;
+/// How long a claim holds without renewal.
+const LEASE: SignedDuration = SignedDuration::from_secs(15);
+/// How often claims are renewed.
+const RENEW: Duration = Duration::from_secs(5);
+/// The longest sleep: the net below the wake-ups.
+const IDLE: Duration = Duration::from_millis(500);
+/// A job that failed this often is given up.
+const MOST_ATTEMPTS: i64 = 20;
+
+/// Decides events and carries out jobs until told to stop.
+pub struct Worker {
+    cx: Cx,
+    tracker: TaskTracker,
+    slots: HashMap<&'static str, Arc<Semaphore>>,
+    held: Arc<std::sync::Mutex<Vec<JobId>>>,
+}
+
+/// What a settled store has no more of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Events decided.
+    pub events: usize,
+    /// Jobs carried out.
+    pub jobs: usize,
+}
+
+impl Worker {
+    /// A worker over `cx`.
+    pub fn new(cx: Cx) -> Self {
+        let slots = jobs::ALL.iter().map(|job| (job.kind(), Arc::new(Semaphore::new(job.at_once())))).collect();
+        Self { cx, tracker: TaskTracker::new(), slots, held: Arc::default() }
+    }
+
+    /// Runs until [`crate::Wake::stop`], then waits for what is at hand.
+    pub async fn run(self) {
+        if let Err(error) = self.enqueue_upkeep().await {
+            tracing::error!(%error, "upkeep could not be queued: it will be with the next start");
+        }
+        let this = Arc::new(self);
+        let loops = [tokio::spawn(Arc::clone(&this).events()), tokio::spawn(Arc::clone(&this).jobs()), tokio::spawn(Arc::clone(&this).renew())];
+        let mut changes = this.cx.store.changes();
+        while !this.cx.wake.stopping() {
+            tokio::select! {
+                change = changes.recv() => if !matches!(change, Err(tokio::sync::broadcast::error::RecvError::Closed)) { this.cx.wake.wake(); },
+                () = this.cx.wake.woken() => {}
+            }
+        }
+        for handle in loops {
+            if let Err(error) = handle.await {
+                tracing::error!(%error, "a worker loop ended badly");
+            }
+        }
+    }
+
+    /// Decides and carries out everything that is due now, then returns: for tests and tools.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    pub async fn settle(&self) -> Result<Settled, store::Error> {
+        let mut settled = Settled::default();
+        loop {
+            let events = self.decide().await?;
+            let claimed = self.cx.store.claim_jobs(CLAIM, LEASE).await?;
+            let count = claimed.iter().filter(|row| row.kind != "upkeep").count();
+            for row in claimed {
+                self.carry_out(row).await;
+            }
+            settled.events += events;
+            settled.jobs += count;
+            if events == 0 && count == 0 {
+                return Ok(settled);
+            }
+        }
+    }
+
+    async fn enqueue_upkeep(&self) -> Result<(), store::Error> {
+        let mut tx = self.cx.store.begin().await?;
+        tx.enqueue(&[jobs::upkeep::first(self.cx.clock.now())]).await?;
+        tx.commit().await
+    }
+
+    async fn events(self: Arc<Self>) {
+        while !self.cx.wake.stopping() {
+            match self.decide().await {
+                Ok(0) => self.idle().await,
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "events wait: the store cannot be asked");
+                    tokio::time::sleep(IDLE).await;
+                }
+            }
+        }
+    }
+
+    async fn jobs(self: Arc<Self>) {
+        while !self.cx.wake.stopping() {
+            match self.cx.store.claim_jobs(CLAIM, LEASE).await {
+                Ok(rows) if rows.is_empty() => self.idle().await,
+                Ok(rows) => {
+                    for row in rows {
+                        self.spawn(row).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "jobs wait: the store cannot be asked");
+                    tokio::time::sleep(IDLE).await;
+                }
+            }
+        }
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    async fn renew(self: Arc<Self>) {
+        let mut every = tokio::time::interval(RENEW);
+        loop {
+            every.tick().await;
+            let held = self.lock_held().clone();
+            if self.cx.wake.stopping() && held.is_empty() {
+                return;
+            }
+            if !held.is_empty()
+                && let Err(error) = self.cx.store.renew_jobs(&held, LEASE).await
+            {
+                tracing::warn!(%error, "claims could not be renewed");
+            }
+        }
+    }
+
+    async fn idle(&self) {
+        let _woken_or_late = tokio::time::timeout(IDLE, self.cx.wake.woken()).await;
+    }
+
+    async fn spawn(self: &Arc<Self>, row: Row) {
+        self.lock_held().push(row.id);
+        let this = Arc::clone(self);
+        let slots = jobs::find(&row.kind).and_then(|job| self.slots.get(job.kind()).cloned());
+        self.tracker.spawn(async move {
+            let id = row.id;
+            let _slot = match &slots {
+                Some(slots) => slots.acquire().await.ok(),
+                None => None,
+            };
+            this.carry_out(row).await;
+            this.lock_held().retain(|held| *held != id);
+        });
+    }
+
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<JobId>> {
+        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Decides what waits in the inbox, in one transaction; one by one when that fails.
+    async fn decide(&self) -> Result<usize, store::Error> {
+        let mut batch = Batch::begin(&self.cx).await?;
+        let events = batch.tx.claim_events(BATCH).await?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let count = events.len();
+        match decide_all(batch, &events).await {
+            Ok(()) => Ok(count),
+            Err(error) => {
+                tracing::debug!(%error, events = count, "a batch failed: one by one");
+                drop(events);
+                self.decide_singly(count).await
+            }
+        }
+    }
+
+    async fn decide_singly(&self, most: usize) -> Result<usize, store::Error> {
+        for done in 0..most {
+            let mut batch = Batch::begin(&self.cx).await?;
+            let Some(event) = batch.tx.claim_events(1).await?.into_iter().next() else { return Ok(done) };
+            let seq = event.seq;
+            if let Err(error) = decide_all(batch, std::slice::from_ref(&event)).await {
+                if matches!(error, store::Error::Unavailable(_)) {
+                    return Err(error);
+                }
+                let dead = self.cx.store.fail_event(seq, &error.to_string(), self.cx.clock.now()).await?;
+                tracing::error!(event.id = seq, %error, dead, "an event could not be handled");
+                if dead {
+                    self.raise_dead_letter(&event, &error.to_string()).await;
+                }
+            }
+        }
+        Ok(most)
+    }
+
+    /// An event that nobody could handle is an incident about ourselves; it comes in by the front door.
+    async fn raise_dead_letter(&self, event: &Event, error: &str) {
+        if event.source == on_heartbeat::SELF {
+            return;
+        }
+        let now = self.cx.clock.now();
+        let sighting = domain::event::Sighting {
+            fingerprint: format!("dead-letter/{}", event.source),
+            status: domain::event::Status::Firing,
+            labels: [("alertname", "EventDeadLettered"), ("severity", "high"), ("source", event.source.as_str())]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            annotations: [("summary".to_owned(), format!("Event {} could not be handled and was set aside: {error}", event.seq))].into(),
+            starts_at: now,
+            ends_at: None,
+            generator_url: None,
+            external_url: None,
+            cut: 0,
+        };
+        let delivery = domain::event::Delivery {
+            source: on_heartbeat::SELF.to_owned(),
+            events: vec![domain::event::NewEvent::sighting(on_heartbeat::SELF, sighting)],
+            raw: bytes::Bytes::new(),
+            received_at: now,
+        };
+        if let Err(error) = domain::inbox::Inbox::accept(&self.cx.store, delivery).await {
+            tracing::error!(%error, "the incident about a dead letter could not be stored");
+        }
+    }
+
+    async fn carry_out(&self, row: Row) {
+        let Some(job) = jobs::find(&row.kind) else {
+            self.bury(&row, "this version knows no such job").await;
+            return;
+        };
+        let began = std::time::Instant::now();
+        let result = std::panic::AssertUnwindSafe(job.run(&self.cx, &row));
+        let result = futures::FutureExt::catch_unwind(result).await.unwrap_or_else(|_| Err(JobError::Retry("it panicked".to_owned())));
+        metrics::histogram!("watchkeeper_job_duration_seconds", "kind" => job.kind()).record(began.elapsed().as_secs_f64());
+        self.settle_job(job, &row, result).await;
+    }
+
+    async fn settle_job(&self, job: &dyn Job, row: &Row, result: Result<Done, JobError>) {
+        let now = self.cx.clock.now();
+        let stored = match result {
+            Ok(Done::Finished) => self.finish(row).await,
+            Ok(Done::Again(at)) => self.cx.store.wait_job(row, at).await,
+            Err(JobError::Fail(error)) => {
+                self.bury(row, &error).await;
+                Ok(())
+            }
+            Err(JobError::Retry(error) | JobError::RetryAt(_, error)) if row.attempts >= MOST_ATTEMPTS => {
+                self.bury(row, &error).await;
+                Ok(())
+            }
+            Err(JobError::Retry(error)) => {
+                tracing::warn!(job = job.kind(), key = %row.key, attempt = row.attempts + 1, error, "a job failed: again later");
+                let seconds = 1_i64 << row.attempts.clamp(0, 8);
+                self.cx.store.retry_job(row, now + SignedDuration::from_secs(seconds.min(120)), &error).await
+            }
+            Err(JobError::RetryAt(at, error)) => {
+                tracing::info!(job = job.kind(), key = %row.key, %at, error, "a job waits");
+                self.cx.store.wait_job(row, at).await
+            }
+        };
+        match stored {
+            Ok(()) | Err(store::Error::Conflict) => {}
+            Err(error) => tracing::warn!(job = job.kind(), %error, "a job's end could not be stored: it will be carried out again"),
+        }
+    }
+
+    async fn finish(&self, row: &Row) -> Result<(), store::Error> {
+        let mut tx = self.cx.store.begin().await?;
+        tx.finish_job(row).await?;
+        tx.commit().await
+    }
+
+    async fn bury(&self, row: &Row, error: &str) {
+        tracing::error!(job = %row.kind, key = %row.key, error, "a job is given up");
+        metrics::counter!("watchkeeper_jobs_dead_total", "kind" => row.kind.clone()).increment(1);
+        if let Err(error) = self.cx.store.bury_job(row, error).await {
+            tracing::warn!(%error, "a job could not be buried: it will be carried out again");
+        }
+    }
+}
+
+async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
+    batch.preload(events).await?;
+    let mut finished = Vec::with_capacity(events.len());
+    for event in events {
+        let outcome = match &event.payload {
+            Payload::Alert(sighting) => on_alert::handle(&mut batch, event, sighting).await.map(|()| None)?,
+            Payload::Heartbeat(heartbeat) => on_heartbeat::handle(&mut batch, event, heartbeat).await.map(|()| None)?,
+            Payload::Act(act) => Some(on_act::handle(&mut batch, event.seq, act).await?),
+        };
+        finished.push((event.seq, outcome));
+    }
+    batch.tx.finish_events(&finished).await?;
+    batch.commit().await
+}
