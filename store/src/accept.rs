@@ -23,7 +23,7 @@ use crate::{Change, Error, Store, Tx};
 const BATCH: usize = 256;
 const BATCH_EVENTS: usize = 2_000;
 /// A store that does not answer for this long, and a millisecond more per event, is called unavailable.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the outcome of an act is looked up without a hint.
 const LOOK: Duration = Duration::from_millis(250);
 

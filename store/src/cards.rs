@@ -23,9 +23,11 @@ pub struct CardPost {
     pub posted_version: i64,
     /// The key under which it was posted, for platforms that drop repeats.
     pub delivery: String,
+    /// The last timeline entry that its thread tells. Moved by [`Tx::set_told`] alone.
+    pub told: i64,
 }
 
-type Row = (String, String, String, String, Option<String>, i64, String);
+type Row = (String, String, String, String, Option<String>, i64, String, i64);
 
 impl Tx {
     /// An incident's card in a channel.
@@ -35,7 +37,7 @@ impl Tx {
     pub async fn card(&mut self, incident: IncidentId, channel: &str) -> Result<Option<CardPost>, Error> {
         let found = row!(
             self,
-            "select incident, channel, platform, channel_id, message, posted_version, delivery from cards where incident = $1 and channel = $2",
+            "select incident, channel, platform, channel_id, message, posted_version, delivery, told from cards where incident = $1 and channel = $2",
             incident.to_string(),
             clean(channel)
         );
@@ -65,6 +67,21 @@ impl Tx {
         Ok(())
     }
 
+    /// Notes that a card's thread tells the timeline up to this entry. It never goes back.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn set_told(&mut self, incident: IncidentId, channel: &str, told: i64) -> Result<(), Error> {
+        exec!(
+            self,
+            "update cards set told = $1 where incident = $2 and channel = $3 and told < $1",
+            told,
+            incident.to_string(),
+            clean(channel)
+        );
+        Ok(())
+    }
+
     /// All cards of an incident.
     ///
     /// # Errors
@@ -72,7 +89,7 @@ impl Tx {
     pub async fn cards_of(&mut self, incident: IncidentId) -> Result<Vec<CardPost>, Error> {
         let found: Vec<Row> = rows!(
             self,
-            "select incident, channel, platform, channel_id, message, posted_version, delivery from cards where incident = $1 order by channel",
+            "select incident, channel, platform, channel_id, message, posted_version, delivery, told from cards where incident = $1 order by channel",
             incident.to_string()
         );
         found.into_iter().map(post).collect()
@@ -85,7 +102,7 @@ impl Tx {
     pub async fn card_at(&mut self, platform: &str, channel_id: &str, message: &str) -> Result<Option<CardPost>, Error> {
         let found = row!(
             self,
-            "select incident, channel, platform, channel_id, message, posted_version, delivery from cards \
+            "select incident, channel, platform, channel_id, message, posted_version, delivery, told from cards \
              where platform = $1 and channel_id = $2 and message = $3 limit 1",
             clean(platform),
             clean(channel_id),
@@ -95,6 +112,6 @@ impl Tx {
     }
 }
 
-fn post((incident, channel, platform, channel_id, message, posted_version, delivery): Row) -> Result<CardPost, Error> {
-    Ok(CardPost { incident: id("cards", &incident)?, channel, platform, channel_id, message, posted_version, delivery })
+fn post((incident, channel, platform, channel_id, message, posted_version, delivery, told): Row) -> Result<CardPost, Error> {
+    Ok(CardPost { incident: id("cards", &incident)?, channel, platform, channel_id, message, posted_version, delivery, told })
 }

@@ -54,10 +54,18 @@ impl From<sqlx::Error> for Error {
         match database.code().as_deref() {
             // PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
             Some("40001" | "40P01" | "55P03") => Self::Retry,
-            // PostgreSQL: data exceptions (class 22). SQLite: TOOBIG, MISMATCH.
-            Some(code) if (code.len() == 5 && code.starts_with("22")) || matches!(code, "18" | "20") => Self::Refused(error.to_string()),
+            Some(code) if is_about_data(code) => Self::Refused(error.to_string()),
             _ => Self::Unavailable(error.to_string()),
         }
+    }
+}
+
+/// Whether the data is to blame, not the database. PostgreSQL: classes 22 (data exception), 23 (integrity), 54 (a limit). SQLite, whose
+/// codes are short numbers with the kind in the low byte: TOOBIG, CONSTRAINT, MISMATCH.
+fn is_about_data(code: &str) -> bool {
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 18..=20),
+        _ => matches!(code.get(..2), Some("22" | "23" | "54")),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::codec::{clean, from_doc, id, micros, micros_after, time, to_doc};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::tx::{exec, exec_rows, on, row, rows};
-use crate::{Backend, Change, Error, Store, Tx};
+use crate::{Change, Error, Store, Tx};
 
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
@@ -123,7 +123,7 @@ impl Tx {
     async fn claim(&mut self, limit: i64, lease: SignedDuration) -> Result<Vec<Job>, Error> {
         let now = self.core.clock.now();
         let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
-        exec!(self, "update jobs set state = 'waiting' where state = 'claimed' and lease_until < $1", micros(now));
+        self.free_claims(false).await?;
         let lock = self.skip_locked(" for update skip locked");
         let mut jobs = Vec::new();
         for urgency in URGENCIES {
@@ -132,9 +132,11 @@ impl Tx {
                 break;
             }
             let sql = format!(
-                "update jobs set state = 'claimed', claim = claim + 1, claimed_revision = revision, instance = $1, start_id = $2, \
-                 lease_until = $3 where id in (select id from jobs where state = 'waiting' and urgency = $4 and due_at <= $5 \
-                 order by due_at, id limit $6{lock}) returning id, kind, key, payload, attempts, due_at, claim, revision"
+                "with due as materialized (select id from jobs where state = 'waiting' and urgency = $4 and due_at <= $5 \
+                 order by due_at, id limit $6{lock}) \
+                 update jobs set state = 'claimed', claim = claim + 1, claimed_revision = revision, instance = $1, start_id = $2, \
+                 lease_until = $3 where id in (select id from due) \
+                 returning id, kind, key, payload, attempts, due_at, claim, revision"
             );
             let found: Vec<(String, String, String, String, i64, i64, i64, i64)> = rows!(
                 self,
@@ -163,6 +165,22 @@ impl Tx {
             jobs.append(&mut claimed);
         }
         Ok(jobs)
+    }
+
+    /// Frees claims whose lease has lapsed and, when the store was just opened, those of an earlier start: on SQLite everybody's, for there is
+    /// one process. What was interrupted is due at once, and the attempt counts.
+    async fn free_claims(&mut self, just_opened: bool) -> Result<u64, Error> {
+        let left_over = match (just_opened, self.is_postgres()) {
+            (false, _) => "",
+            (true, false) => "or start_id <> $2",
+            (true, true) => "or (start_id <> $2 and instance = $3)",
+        };
+        let sql = format!(
+            "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, attempts = attempts + 1, \
+             due_at = case when due_at > $1 then $1 else due_at end where state = 'claimed' and (lease_until < $1 {left_over})"
+        );
+        let (start, instance) = (self.core.start.to_string(), self.core.instance.clone());
+        Ok(exec!(self, sqlx::AssertSqlSafe(sql.as_str()), micros(self.core.clock.now()), start, instance))
     }
 
     async fn any_due(&mut self) -> Result<bool, Error> {
@@ -235,6 +253,17 @@ impl Store {
         tx.commit().await
     }
 
+    /// A claimed job waits until `due_at` of its own will, or because somebody said when: that is no failed attempt.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the claim is no longer ours.
+    pub async fn wait_job(&self, job: &Job, due_at: Timestamp) -> Result<(), Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        tx.free(job, Some(due_at), "").await?;
+        exec!(tx, "update jobs set attempts = $1, error = null where id = $2 and state = 'waiting'", job.attempts, job.id.to_string());
+        tx.commit().await
+    }
+
     /// A claimed job will never work: it stays for people to look at. A newer one of its key gets its own chance.
     ///
     /// # Errors
@@ -258,17 +287,10 @@ impl Store {
 }
 
 impl Core {
-    /// Frees what an earlier start left claimed: on SQLite everything, on PostgreSQL what this instance had.
+    /// Frees what an earlier start left claimed.
     pub(crate) async fn free_claims(self: &Arc<Self>) -> Result<(), Error> {
         let mut tx = self.begin(Line::Other).await?;
-        let whose = match self.backend() {
-            Backend::Sqlite => "1 = 1 or instance = $1",
-            Backend::Postgres => "instance = $1",
-        };
-        let sql = format!(
-            "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null where state = 'claimed' and ({whose})"
-        );
-        let freed = exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), &self.instance);
+        let freed = tx.free_claims(true).await?;
         if freed > 0 {
             tracing::info!(jobs = freed, "jobs of an earlier start are free again");
         }

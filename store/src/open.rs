@@ -10,7 +10,7 @@ use domain::time::Clock;
 use secrecy::SecretSlice;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, PgPool, SqlitePool};
+use sqlx::{ConnectOptions, PgConnection, PgPool, SqlitePool};
 use tokio::sync::{Mutex, broadcast};
 
 use crate::gate::{Gate, Line};
@@ -19,8 +19,9 @@ use crate::{Change, Error, Store, accept, schema};
 
 /// How long a transaction waits for its turn. Longer means that somebody waits for himself.
 const TURN: Duration = Duration::from_secs(10);
-/// How long to wait for a PostgreSQL connection.
+/// How long to wait for a PostgreSQL connection; a sender of alerts must hear within a second that there is none.
 const ACQUIRE: Duration = Duration::from_secs(2);
+const ACQUIRE_INGEST: Duration = Duration::from_millis(800);
 /// SQLite below this can corrupt its log when it is reset: sqlite.org/wal.html#walresetbug.
 const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
@@ -65,7 +66,14 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) enum Database {
     Sqlite(Sqlite),
-    Postgres(PgPool),
+    Postgres(Postgres),
+}
+
+/// Deliveries have connections of their own: they wait for no worker and no page.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    ingest: PgPool,
+    other: PgPool,
 }
 
 #[derive(Debug)]
@@ -124,12 +132,31 @@ impl Store {
         let ask = async {
             match &self.core.database {
                 Database::Sqlite(sqlite) => sqlx::query("select 1").execute(&sqlite.readers).await.map(|_| ()),
-                Database::Postgres(pool) => sqlx::query("select 1").execute(pool).await.map(|_| ()),
+                Database::Postgres(pools) => sqlx::query("select 1").execute(&pools.other).await.map(|_| ()),
             }
         };
         match tokio::time::timeout(Duration::from_secs(1), ask).await {
             Ok(done) => Ok(done?),
             Err(_) => Err(Error::Unavailable("no answer within a second".to_owned())),
+        }
+    }
+
+    /// Says goodbye to the database: nothing is stored or found any more. Call it last.
+    pub async fn close(&self) {
+        match &self.core.database {
+            Database::Sqlite(sqlite) => {
+                sqlite.readers.close().await;
+                let _pass = sqlite.gate.enter(Line::Other).await;
+                let mut writer = sqlite.writer.lock().await;
+                writer.closed = true;
+                if let Err(error) = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut writer.conn).await {
+                    tracing::debug!(%error, "the log stays for the next start");
+                }
+            }
+            Database::Postgres(pools) => {
+                pools.ingest.close().await;
+                pools.other.close().await;
+            }
         }
     }
 
@@ -168,7 +195,10 @@ impl Core {
                 writer.begin().await?;
                 Conn::Sqlite(SqliteTx::Writer { writer, _pass: pass })
             }
-            Database::Postgres(pool) => Conn::Postgres(pool.begin().await?),
+            Database::Postgres(pools) => Conn::Postgres(match line {
+                Line::Ingest => pools.ingest.begin().await?,
+                Line::Other => pools.other.begin().await?,
+            }),
         };
         Ok(Tx::new(self.clone(), conn, true))
     }
@@ -176,7 +206,7 @@ impl Core {
     pub(crate) async fn read(self: &Arc<Self>) -> Result<Tx, Error> {
         let conn = match &self.database {
             Database::Sqlite(sqlite) => Conn::Sqlite(SqliteTx::Reader(sqlite.readers.begin().await?)),
-            Database::Postgres(pool) => Conn::Postgres(pool.begin_with("begin isolation level repeatable read read only").await?),
+            Database::Postgres(pools) => Conn::Postgres(pools.other.begin_with("begin isolation level repeatable read read only").await?),
         };
         Ok(Tx::new(self.clone(), conn, false))
     }
@@ -263,30 +293,30 @@ async fn open_postgres(url: &str) -> Result<(Database, String), Error> {
         .map_err(|error| Error::Config(format!("the store's address is no PostgreSQL address: {error}")))?
         .application_name("watchkeeper")
         .statement_cache_capacity(512);
-    let pool = PgPoolOptions::new()
-        .max_connections(8)
-        .acquire_timeout(ACQUIRE)
-        .after_connect(|conn, _| {
-            Box::pin(async move {
-                // A commit that is not on disk is no commit, whatever the server's default; stricter settings stay.
-                let settings = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
-                sqlx::query(settings).execute(&mut *conn).await?;
-                for setting in ["set statement_timeout = '10s'", "set lock_timeout = '5s'", "set idle_in_transaction_session_timeout = '30s'"] {
-                    sqlx::query(setting).execute(&mut *conn).await?;
-                }
-                Ok(())
-            })
-        })
-        .connect_with(options)
-        .await?;
-    schema::migrator(Backend::Postgres).run(&pool).await.map_err(schema::explain)?;
+    let pool = |connections, acquire| {
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).after_connect(|conn, _| Box::pin(settle(conn)))
+    };
+    let other = pool(8, ACQUIRE).connect_with(options.clone()).await?;
+    let ingest = pool(2, ACQUIRE_INGEST).connect_lazy_with(options);
+    schema::migrator(Backend::Postgres).run(&other).await.map_err(schema::explain)?;
     let (version, fsync, commit): (String, String, String) =
         sqlx::query_as("select current_setting('server_version'), current_setting('fsync'), current_setting('synchronous_commit')")
-            .fetch_one(&pool)
+            .fetch_one(&other)
             .await?;
     let durability = match fsync.as_str() {
         "on" => format!("PostgreSQL {version} (synchronous_commit={commit}): what was accepted survives kill -9 and power loss"),
         _ => format!("PostgreSQL {version} with fsync={fsync}: what was accepted can be LOST at a power loss; set fsync=on"),
     };
-    Ok((Database::Postgres(pool), durability))
+    Ok((Database::Postgres(Postgres { ingest, other }), durability))
+}
+
+/// What every PostgreSQL connection is told first.
+async fn settle(conn: &mut PgConnection) -> sqlx::Result<()> {
+    // A commit that is not on disk is no commit, whatever the server's default; stricter settings stay.
+    let settings = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
+    sqlx::query(settings).execute(&mut *conn).await?;
+    for setting in ["set statement_timeout = '10s'", "set lock_timeout = '5s'", "set idle_in_transaction_session_timeout = '30s'"] {
+        sqlx::query(setting).execute(&mut *conn).await?;
+    }
+    Ok(())
 }

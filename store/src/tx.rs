@@ -89,14 +89,19 @@ pub(crate) struct Writer {
     pub(crate) conn: SqliteConnection,
     /// A transaction was begun and not committed: whoever begins next rolls it back first.
     open: bool,
+    /// The store was closed: nobody begins any more.
+    pub(crate) closed: bool,
 }
 
 impl Writer {
     pub(crate) fn new(conn: SqliteConnection) -> Self {
-        Self { conn, open: false }
+        Self { conn, open: false, closed: false }
     }
 
     pub(crate) async fn begin(&mut self) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Unavailable("the store is closed".to_owned()));
+        }
         if self.open && sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
             tracing::debug!("the last transaction had ended by itself");
         }
