@@ -71,10 +71,7 @@ impl Faults {
 
     /// The fault due for this call of `operation`, used up once; `*` stands for every operation.
     pub(crate) fn take(&mut self, operation: &str) -> Option<Fault> {
-        let due = self
-            .0
-            .iter_mut()
-            .find(|(name, _, left)| *left > 0 && (name == "*" || name == operation))?;
+        let due = self.0.iter_mut().find(|(name, _, left)| *left > 0 && (name == "*" || name == operation))?;
         due.2 -= 1;
         Some(due.1.clone())
     }

@@ -7,8 +7,7 @@ pub(crate) fn encode<K: AsRef<str>, V: AsRef<str>>(pairs: &[(K, V)]) -> String {
     let Ok(mut url) = Url::parse("http://form/") else {
         return String::new();
     };
-    url.query_pairs_mut()
-        .extend_pairs(pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
+    url.query_pairs_mut().extend_pairs(pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
     url.query().unwrap_or_default().to_owned()
 }
 

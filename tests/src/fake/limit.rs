@@ -33,9 +33,7 @@ impl Limits {
         while window.front().is_some_and(|oldest| since(*oldest, now) >= per) {
             window.pop_front();
         }
-        let reset_after = window
-            .front()
-            .map_or(per, |oldest| per.saturating_sub(since(*oldest, now)));
+        let reset_after = window.front().map_or(per, |oldest| per.saturating_sub(since(*oldest, now)));
         if !self.on {
             return Ok(Room { left: max, reset_after });
         }
@@ -48,17 +46,12 @@ impl Limits {
             return Err(reset_after);
         }
         window.push_back(now);
-        Ok(Room {
-            left: max - window.len(),
-            reset_after,
-        })
+        Ok(Room { left: max - window.len(), reset_after })
     }
 
     /// Remembers that a caller was told to wait, by a limit or by a planted fault.
     pub(crate) fn close(&mut self, key: &str, wait: Duration, now: Timestamp) {
-        let until = now
-            .saturating_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX))
-            .unwrap_or(now);
+        let until = now.saturating_add(SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX)).unwrap_or(now);
         self.closed_until.insert(key.to_owned(), until);
     }
 }

@@ -6,10 +6,13 @@ pub mod slack;
 
 mod fault;
 mod form;
+mod json;
 mod limit;
 mod multipart;
 mod reply;
 mod shared;
+#[cfg(test)]
+mod stand_in;
 mod time;
 mod wire;
 

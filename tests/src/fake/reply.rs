@@ -37,12 +37,7 @@ impl Reply {
 ///
 /// # Errors
 /// If there is no answer within [`ANSWER_WITHIN`].
-pub(crate) async fn post(
-    client: &reqwest::Client,
-    url: &str,
-    headers: &[(&'static str, String)],
-    body: Vec<u8>,
-) -> anyhow::Result<Reply> {
+pub(crate) async fn post(client: &reqwest::Client, url: &str, headers: &[(&'static str, String)], body: Vec<u8>) -> anyhow::Result<Reply> {
     let mut request = client.post(url).timeout(ANSWER_WITHIN).body(body);
     for (name, value) in headers {
         request = request.header(*name, value);
@@ -54,12 +49,7 @@ pub(crate) async fn post(
         Ok::<_, reqwest::Error>((status, headers, response.text().await?))
     };
     match answer.await {
-        Ok((status, headers, body)) => Ok(Reply {
-            status,
-            headers,
-            body,
-            took: sent.elapsed(),
-        }),
+        Ok((status, headers, body)) => Ok(Reply { status, headers, body, took: sent.elapsed() }),
         Err(error) if error.is_timeout() => {
             bail!("no answer from {url} within {ANSWER_WITHIN:?}: the person sees an error")
         }

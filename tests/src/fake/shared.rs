@@ -14,10 +14,7 @@ pub(crate) struct Shared<S> {
 
 impl<S> Shared<S> {
     pub(crate) fn new(state: S) -> Self {
-        Self {
-            state: Mutex::new(state),
-            changed: watch::Sender::new(()),
-        }
+        Self { state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
 
     /// Looks at the state, and may mark things as seen, without waking anybody.

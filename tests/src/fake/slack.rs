@@ -118,11 +118,7 @@ impl FakeSlack {
     /// If no port can be bound.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         let state = Shared::new(State::new(&config));
-        let core = Arc::new(Core {
-            config,
-            time: Time::default(),
-            state,
-        });
+        let core = Arc::new(Core { config, time: Time::default(), state });
         let sockets = socket::listen(core.clone()).await?;
         let serving = core.clone();
         let server = wire::serve(move |call| api::serve(serving.clone(), call)).await?;
@@ -130,11 +126,7 @@ impl FakeSlack {
             state.http = Some(server.addr);
             state.sockets_at = Some(sockets.addr);
         });
-        Ok(Self {
-            core,
-            servers: Arc::new((server, sockets)),
-            client: crate::http()?,
-        })
+        Ok(Self { core, servers: Arc::new((server, sockets)), client: crate::http()? })
     }
 
     /// The base URL of the Web API, for a client that appends `/chat.postMessage`.
@@ -189,52 +181,22 @@ impl FakeSlack {
 
     /// The calls of one method.
     pub fn calls_of(&self, method: &str) -> Vec<Seen> {
-        self.core.state.look(|state| {
-            state
-                .calls
-                .iter()
-                .filter(|call| call.method == method)
-                .cloned()
-                .collect()
-        })
+        self.core.state.look(|state| state.calls.iter().filter(|call| call.method == method).cloned().collect())
     }
 
     /// The calls that Slack refused by its own rules: a correct client has none (rate limits and planted faults aside).
     pub fn refused(&self) -> Vec<Seen> {
-        self.core.state.look(|state| {
-            state
-                .calls
-                .iter()
-                .filter(|call| call.error.is_some())
-                .cloned()
-                .collect()
-        })
+        self.core.state.look(|state| state.calls.iter().filter(|call| call.error.is_some()).cloned().collect())
     }
 
     /// Waits until a call of `method` arrived that `test` accepts.
     ///
     /// # Errors
     /// If none came within `within`.
-    pub async fn wait_for_call(
-        &self,
-        method: &str,
-        test: impl Fn(&Seen) -> bool,
-        within: Duration,
-    ) -> anyhow::Result<Seen> {
-        let find = |state: &mut State| {
-            state
-                .calls
-                .iter()
-                .find(|call| call.method == method && test(call))
-                .cloned()
-        };
+    pub async fn wait_for_call(&self, method: &str, test: impl Fn(&Seen) -> bool, within: Duration) -> anyhow::Result<Seen> {
+        let find = |state: &mut State| state.calls.iter().find(|call| call.method == method && test(call)).cloned();
         let found = self.core.state.wait(within, find).await;
-        found.ok_or_else(|| {
-            anyhow::anyhow!(
-                "no such call of {method} within {within:?}; calls: {:#?}",
-                self.calls_of(method)
-            )
-        })
+        found.ok_or_else(|| anyhow::anyhow!("no such call of {method} within {within:?}; calls: {:#?}", self.calls_of(method)))
     }
 
     /// Adds a person or changes the one of that id.

@@ -28,9 +28,7 @@ impl Time {
     /// Lets `by` pass at once: limits refill, tokens and links expire.
     pub fn advance(&self, by: Duration) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.ahead = inner
-            .ahead
-            .saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX));
+        inner.ahead = inner.ahead.saturating_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX));
     }
 
     /// Follows `source` (a test's manual clock) from now on, plus whatever was advanced.

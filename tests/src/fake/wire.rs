@@ -35,20 +35,12 @@ pub(crate) struct Call {
 impl Call {
     /// A header's value, empty where it is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
     /// The content type without its parameters, in lower case.
     pub(crate) fn content_type(&self) -> String {
-        self.header("content-type")
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase()
+        self.header("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 }
 
@@ -61,27 +53,15 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(status: u16, body: Value) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type", "application/json; charset=utf-8".to_owned())],
-            body: body.to_string().into_bytes(),
-        }
+        Self { status, headers: vec![("content-type", "application/json; charset=utf-8".to_owned())], body: body.to_string().into_bytes() }
     }
 
     pub(crate) fn text(status: u16, body: &str) -> Self {
-        Self {
-            status,
-            headers: vec![("content-type", "text/html".to_owned())],
-            body: body.as_bytes().to_vec(),
-        }
+        Self { status, headers: vec![("content-type", "text/html".to_owned())], body: body.as_bytes().to_vec() }
     }
 
     pub(crate) fn empty(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
@@ -132,9 +112,7 @@ where
     F: Fn(Call) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Answer> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .context("binding a loopback port for a fake")?;
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a loopback port for a fake")?;
     let addr = listener.local_addr()?;
     let app = Router::new().fallback(move |ConnectInfo(conn): ConnectInfo<Conn>, request: Request| {
         let handle = handle.clone();
@@ -157,9 +135,7 @@ impl Listener for Tap {
     async fn accept(&mut self) -> (TcpStream, Conn) {
         loop {
             let (stream, _peer) = Listener::accept(&mut self.0).await;
-            let split = stream
-                .into_std()
-                .and_then(|std| Ok((std.try_clone()?, TcpStream::from_std(std)?)));
+            let split = stream.into_std().and_then(|std| Ok((std.try_clone()?, TcpStream::from_std(std)?)));
             if let Ok((handle, stream)) = split {
                 return (stream, Conn(Some(Arc::new(handle))));
             }
@@ -175,14 +151,7 @@ async fn read(conn: Conn, request: Request) -> Call {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, BODY_LIMIT).await.unwrap_or_default();
     let query = form::decode(parts.uri.query().unwrap_or_default());
-    Call {
-        method: parts.method,
-        path: parts.uri.path().to_owned(),
-        query,
-        headers: parts.headers,
-        body,
-        conn,
-    }
+    Call { method: parts.method, path: parts.uri.path().to_owned(), query, headers: parts.headers, body, conn }
 }
 
 fn respond(answer: Answer) -> Response {

@@ -50,57 +50,27 @@ impl FakeSlack {
     }
 
     /// `user` fills in a modal and submits it; `values` go by label, block id or action id.
-    pub fn submit_view(
-        &self,
-        user: &str,
-        view_id: &str,
-        values: &[(&str, &str)],
-        target: impl Into<Target>,
-    ) -> Delivery {
+    pub fn submit_view(&self, user: &str, view_id: &str, values: &[(&str, &str)], target: impl Into<Target>) -> Delivery {
         let payload = self.core.state.change(|state| {
             let user = state.user(user)?.clone();
             let view = state.views.iter().find(|view| view.id == view_id && view.open).cloned();
             let view = view.ok_or_else(|| anyhow::anyhow!("the modal {view_id} is not open"))?;
-            anyhow::ensure!(
-                view.user == user.id,
-                "the modal {view_id} is on the screen of {}, not of {}",
-                view.user,
-                user.id
-            );
+            anyhow::ensure!(view.user == user.id, "the modal {view_id} is on the screen of {}, not of {}", view.user, user.id);
             let values = view.fill(values)?;
-            Ok(payload::view(
-                &self.core,
-                state,
-                "view_submission",
-                &user,
-                &view,
-                values,
-            ))
+            Ok(payload::view(&self.core, state, "view_submission", &user, &view, values))
         });
-        Delivery::new(
-            self,
-            target.into(),
-            Kind::Interaction,
-            payload,
-            After::View { id: view_id.to_owned() },
-        )
+        Delivery::new(self, target.into(), Kind::Interaction, payload, After::View { id: view_id.to_owned() })
     }
 
     /// `user` closes a modal; the app hears of it only if it asked to be told.
     pub fn close_view(&self, user: &str, view_id: &str, target: impl Into<Target>) -> Delivery {
         let payload = self.core.state.change(|state| {
             let user = state.user(user)?.clone();
-            let view = state
-                .views
-                .iter_mut()
-                .find(|view| view.id == view_id && view.open && view.user == user.id);
+            let view = state.views.iter_mut().find(|view| view.id == view_id && view.open && view.user == user.id);
             let view = view.ok_or_else(|| anyhow::anyhow!("the modal {view_id} is not open"))?;
             view.open = false;
             let view = view.clone();
-            anyhow::ensure!(
-                view.json["notify_on_close"] == true,
-                "the app did not ask to be told when {view_id} is closed"
-            );
+            anyhow::ensure!(view.json["notify_on_close"] == true, "the app did not ask to be told when {view_id} is closed");
             Ok(payload::view(&self.core, state, "view_closed", &user, &view, json!({})))
         });
         Delivery::new(self, target.into(), Kind::Interaction, payload, After::Nothing)
@@ -110,16 +80,10 @@ impl FakeSlack {
     pub fn command(&self, user: &str, channel: &str, command: &str, text: &str, target: impl Into<Target>) -> Delivery {
         let payload = self.core.state.change(|state| {
             let user = state.user(user)?.clone();
-            anyhow::ensure!(
-                state.channel(channel).is_ok(),
-                "there is no channel {channel} in this Slack"
-            );
+            anyhow::ensure!(state.channel(channel).is_ok(), "there is no channel {channel} in this Slack");
             Ok(payload::command(&self.core, state, &user, channel, command, text))
         });
-        let after = After::Command {
-            user: user.to_owned(),
-            channel: channel.to_owned(),
-        };
+        let after = After::Command { user: user.to_owned(), channel: channel.to_owned() };
         Delivery::new(self, target.into(), Kind::Command, payload, after)
     }
 
@@ -142,10 +106,7 @@ impl FakeSlack {
     pub fn say(&self, user: &str, channel: &str, text: &str) -> anyhow::Result<Message> {
         self.core.state.change(|state| {
             let author = state.user(user)?.id.clone();
-            anyhow::ensure!(
-                state.channel(channel).is_ok(),
-                "there is no channel {channel} in this Slack"
-            );
+            anyhow::ensure!(state.channel(channel).is_ok(), "there is no channel {channel} in this Slack");
             let mut message = Message::by(&author, channel, state.next_ts(self.core.time.now()));
             message.text = text.to_owned();
             message.read = true;
@@ -163,15 +124,8 @@ impl FakeSlack {
         wanted: &str,
         action: impl FnOnce(&Value) -> anyhow::Result<Value>,
     ) -> anyhow::Result<Value> {
-        let all: Vec<_> = message
-            .elements()
-            .into_iter()
-            .filter_map(|found| Some((names(found.2)?, found)))
-            .collect();
-        let exact: Vec<_> = all
-            .iter()
-            .filter(|((label, ids), _)| label == wanted || ids.iter().any(|id| *id == wanted))
-            .collect();
+        let all: Vec<_> = message.elements().into_iter().filter_map(|found| Some((names(found.2)?, found))).collect();
+        let exact: Vec<_> = all.iter().filter(|((label, ids), _)| label == wanted || ids.iter().any(|id| *id == wanted)).collect();
         let part: Vec<_> = all.iter().filter(|((label, _), _)| label.contains(wanted)).collect();
         let ((_, _), (attachment, block, element)) = match (exact.as_slice(), part.as_slice()) {
             ([one, ..], _) | ([], [one]) => one,
@@ -186,13 +140,7 @@ impl FakeSlack {
             let user = state.user(user)?.clone();
             let sees = message.only_for.as_ref().is_none_or(|only| *only == user.id);
             anyhow::ensure!(sees, "{} does not see this ephemeral message", user.id);
-            Ok(payload::block_actions(
-                &self.core,
-                state,
-                &user,
-                message,
-                (*attachment, block, action),
-            ))
+            Ok(payload::block_actions(&self.core, state, &user, message, (*attachment, block, action)))
         })
     }
 }

@@ -26,11 +26,7 @@ pub(super) async fn serve(core: Arc<Core>, call: Call) -> Answer {
     }
     let conn = call.conn.clone();
     let run = || {
-        if operation == "response_url" {
-            response_url::post(&core, &call)
-        } else {
-            method(&core, &operation, &call)
-        }
+        if operation == "response_url" { response_url::post(&core, &call) } else { method(&core, &operation, &call) }
     };
     Fault::apply(fault, &conn, too_many, run).await
 }
@@ -53,20 +49,10 @@ fn method(core: &Core, name: &str, call: &Call) -> Answer {
             Ok(Err(wait)) => (too_many(wait), None),
             Err(refusal) => (
                 Answer::json(200, refused(&refusal)),
-                Some(
-                    format!("{} {}", refusal.error, refusal.details.join("; "))
-                        .trim_end()
-                        .to_owned(),
-                ),
+                Some(format!("{} {}", refusal.error, refusal.details.join("; ")).trim_end().to_owned()),
             ),
         };
-        state.calls.push(Seen {
-            method: name.to_owned(),
-            args: without_token(&kept),
-            status: answer.status,
-            error,
-            at: now,
-        });
+        state.calls.push(Seen { method: name.to_owned(), args: without_token(&kept), status: answer.status, error, at: now });
         answer
     })
 }
@@ -95,22 +81,12 @@ fn dispatch(core: &Core, state: &mut State, name: &str, args: &Args) -> Result<V
 /// Checks the token of the call: the bot's, or the app's for opening sockets.
 fn authorize(core: &Core, name: &str, call: &Call, args: &Args) -> Result<(), Refusal> {
     let header = call.header("authorization");
-    let token = if header.is_empty() {
-        args.text("token")
-    } else {
-        header.strip_prefix("Bearer ")
-    };
-    let wanted = if name == "apps.connections.open" {
-        &core.config.app_token
-    } else {
-        &core.config.bot_token
-    };
+    let token = if header.is_empty() { args.text("token") } else { header.strip_prefix("Bearer ") };
+    let wanted = if name == "apps.connections.open" { &core.config.app_token } else { &core.config.bot_token };
     match token {
         None if header.is_empty() => Err(Refusal::new("not_authed")),
         Some(token) if token == wanted => Ok(()),
-        Some(token) if token == core.config.app_token || token == core.config.bot_token => {
-            Err(Refusal::new("not_allowed_token_type"))
-        }
+        Some(token) if token == core.config.app_token || token == core.config.bot_token => Err(Refusal::new("not_allowed_token_type")),
         _ => Err(Refusal::new("invalid_auth")),
     }
 }
@@ -120,20 +96,13 @@ fn authorize(core: &Core, name: &str, call: &Call, args: &Args) -> Result<(), Re
 fn allowance(name: &str, args: &Args) -> (String, usize, Duration) {
     let (max, per) = match name {
         "chat.postMessage" => {
-            return (
-                format!("{name} {}", args.text("channel").unwrap_or_default()),
-                3,
-                Duration::from_secs(3),
-            );
+            return (format!("{name} {}", args.text("channel").unwrap_or_default()), 3, Duration::from_secs(3));
         }
         "auth.test" | "chat.getPermalink" => (600, MINUTE),
         "conversations.list" => (20, MINUTE),
-        "chat.delete"
-        | "chat.update"
-        | "conversations.history"
-        | "conversations.info"
-        | "conversations.replies"
-        | "reactions.add" => (50, MINUTE),
+        "chat.delete" | "chat.update" | "conversations.history" | "conversations.info" | "conversations.replies" | "reactions.add" => {
+            (50, MINUTE)
+        }
         _ => (100, MINUTE),
     };
     (name.to_owned(), max, per)
@@ -150,11 +119,7 @@ fn ok(value: Value) -> Value {
 fn refused(refusal: &Refusal) -> Value {
     let mut body = json!({"ok": false, "error": refusal.error});
     if !refusal.details.is_empty() {
-        let plain: Vec<&str> = refusal
-            .details
-            .iter()
-            .map(|detail| detail.trim_start_matches("[ERROR] "))
-            .collect();
+        let plain: Vec<&str> = refusal.details.iter().map(|detail| detail.trim_start_matches("[ERROR] ")).collect();
         body["errors"] = json!(plain);
         body["response_metadata"] = json!({"messages": refusal.details});
     }
@@ -181,13 +146,7 @@ fn note_fault(core: &Core, operation: &str, call: &Call, fault: &Fault) {
         if let Fault::RateLimited(wait) = fault {
             state.limits.close(&allowance(operation, &args).0, *wait, now);
         }
-        state.calls.push(Seen {
-            method: operation.to_owned(),
-            args: without_token(&args),
-            status,
-            error: None,
-            at: now,
-        });
+        state.calls.push(Seen { method: operation.to_owned(), args: without_token(&args), status, error: None, at: now });
     });
 }
 

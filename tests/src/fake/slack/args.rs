@@ -15,17 +15,11 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(error: &str) -> Self {
-        Self {
-            error: error.to_owned(),
-            details: Vec::new(),
-        }
+        Self { error: error.to_owned(), details: Vec::new() }
     }
 
     pub(super) fn with(error: &str, details: Vec<String>) -> Self {
-        Self {
-            error: error.to_owned(),
-            details,
-        }
+        Self { error: error.to_owned(), details }
     }
 }
 
@@ -36,14 +30,7 @@ pub(super) struct Args(pub(super) Map<String, Value>);
 impl Args {
     /// Reads a call as Slack does: a GET's query, or a POST's body by its declared type.
     pub(super) fn of(call: &Call) -> Result<Self, Refusal> {
-        let strings = |pairs: Vec<(String, String)>| {
-            Self(
-                pairs
-                    .into_iter()
-                    .map(|(name, value)| (name, Value::String(value)))
-                    .collect(),
-            )
-        };
+        let strings = |pairs: Vec<(String, String)>| Self(pairs.into_iter().map(|(name, value)| (name, Value::String(value))).collect());
         if call.method == axum::http::Method::GET {
             return Ok(strings(call.query.clone()));
         }
@@ -69,12 +56,7 @@ impl Args {
     }
 
     pub(super) fn required(&self, name: &str) -> Result<&str, Refusal> {
-        self.text(name).ok_or_else(|| {
-            Refusal::with(
-                "invalid_arguments",
-                vec![format!("[ERROR] missing required field: {name}")],
-            )
-        })
+        self.text(name).ok_or_else(|| Refusal::with("invalid_arguments", vec![format!("[ERROR] missing required field: {name}")]))
     }
 
     pub(super) fn flag(&self, name: &str) -> bool {
@@ -90,9 +72,7 @@ impl Args {
     pub(super) fn json(&self, name: &str, malformed: &str) -> Result<Option<Value>, Refusal> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => serde_json::from_str(text)
-                .map(Some)
-                .map_err(|_| Refusal::new(malformed)),
+            Some(Value::String(text)) => serde_json::from_str(text).map(Some).map_err(|_| Refusal::new(malformed)),
             Some(value) => Ok(Some(value.clone())),
         }
     }

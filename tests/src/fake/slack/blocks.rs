@@ -31,21 +31,12 @@ pub(super) struct Checker {
 
 impl Checker {
     pub(super) fn new(surface: Surface) -> Self {
-        Self {
-            surface,
-            problems: Vec::new(),
-            block_ids: HashSet::new(),
-            action_ids: HashSet::new(),
-        }
+        Self { surface, problems: Vec::new(), block_ids: HashSet::new(), action_ids: HashSet::new() }
     }
 
     /// The refusal, if anything was wrong.
     pub(super) fn finish(self, error: &str) -> Result<(), Refusal> {
-        if self.problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Refusal::with(error, self.problems))
-        }
+        if self.problems.is_empty() { Ok(()) } else { Err(Refusal::with(error, self.problems)) }
     }
 
     /// A list of blocks: at most 50 in a message (attachments' blocks are counted apart), 100 in a modal.
@@ -91,22 +82,14 @@ impl Checker {
             "image" => self.image(at, block, "type block_id image_url slack_file alt_text title"),
             "actions" => {
                 self.keys(at, block, "type block_id elements");
-                self.each(at, block, "elements", 25, |checker, at, element| {
-                    checker.element(at, element, false)
-                });
+                self.each(at, block, "elements", 25, |checker, at, element| checker.element(at, element, false));
             }
             "context" => {
                 self.keys(at, block, "type block_id elements");
-                self.each(
-                    at,
-                    block,
-                    "elements",
-                    10,
-                    |checker, at, element| match element["type"].as_str() {
-                        Some("image") => checker.image(at, element, "type image_url slack_file alt_text"),
-                        _ => checker.text_object(at, element, Text::Any, 3000),
-                    },
-                );
+                self.each(at, block, "elements", 10, |checker, at, element| match element["type"].as_str() {
+                    Some("image") => checker.image(at, element, "type image_url slack_file alt_text"),
+                    _ => checker.text_object(at, element, Text::Any, 3000),
+                });
             }
             "input" => self.input(at, block),
             "rich_text" => {
@@ -124,9 +107,7 @@ impl Checker {
         }
         self.text(at, block, "text", Text::Any, 3000, false);
         if block.get("fields").is_some() {
-            self.each(at, block, "fields", 10, |checker, at, field| {
-                checker.text_object(at, field, Text::Any, 2000)
-            });
+            self.each(at, block, "fields", 10, |checker, at, field| checker.text_object(at, field, Text::Any, 2000));
         }
         if let Some(accessory) = block.get("accessory") {
             let at = format!("{at}/accessory");
@@ -159,14 +140,11 @@ impl Checker {
         match element["type"].as_str() {
             Some("rich_text_section" | "rich_text_list" | "rich_text_preformatted" | "rich_text_quote") => {
                 let nested = element["type"] == "rich_text_list";
-                self.each(at, element, "elements", 1000, |checker, at, leaf| {
-                    match leaf["type"].as_str() {
-                        Some("text") => checker.string(at, leaf, "text", 3000, true),
-                        Some("rich_text_section") if nested => checker.rich_text(at, leaf),
-                        Some("link" | "user" | "usergroup" | "broadcast" | "channel" | "emoji" | "date" | "color")
-                            if !nested => {}
-                        kind => checker.fail(at, format_args!("unsupported type: {}", kind.unwrap_or_default())),
-                    }
+                self.each(at, element, "elements", 1000, |checker, at, leaf| match leaf["type"].as_str() {
+                    Some("text") => checker.string(at, leaf, "text", 3000, true),
+                    Some("rich_text_section") if nested => checker.rich_text(at, leaf),
+                    Some("link" | "user" | "usergroup" | "broadcast" | "channel" | "emoji" | "date" | "color") if !nested => {}
+                    kind => checker.fail(at, format_args!("unsupported type: {}", kind.unwrap_or_default())),
                 });
             }
             kind => self.fail(at, format_args!("unsupported type: {}", kind.unwrap_or_default())),
@@ -212,23 +190,13 @@ impl Checker {
     }
 
     /// A required list of one to `max` items, each checked by `check`.
-    pub(super) fn each(
-        &mut self,
-        at: &str,
-        holder: &Value,
-        name: &str,
-        max: usize,
-        check: impl Fn(&mut Self, &str, &Value),
-    ) {
+    pub(super) fn each(&mut self, at: &str, holder: &Value, name: &str, max: usize, check: impl Fn(&mut Self, &str, &Value)) {
         let at = format!("{at}/{name}");
         match holder.get(name).and_then(Value::as_array) {
             None => self.fail(&at, format_args!("missing required field: {name}")),
             Some(items) if items.is_empty() => self.fail(&at, "no less than 1 items allowed"),
             Some(items) if items.len() > max => self.fail(&at, format_args!("no more than {max} items allowed")),
-            Some(items) => items
-                .iter()
-                .enumerate()
-                .for_each(|(index, item)| check(self, &format!("{at}/{index}"), item)),
+            Some(items) => items.iter().enumerate().for_each(|(index, item)| check(self, &format!("{at}/{index}"), item)),
         }
     }
 

@@ -47,46 +47,25 @@ pub(super) fn update(core: &Core, state: &mut State, args: &Args) -> Result<Valu
 }
 
 pub(super) fn delete(core: &Core, state: &mut State, args: &Args) -> Result<Value, Refusal> {
-    let (channel, ts) = (
-        writable(state, args.required("channel")?)?,
-        args.required("ts")?.to_owned(),
-    );
+    let (channel, ts) = (writable(state, args.required("channel")?)?, args.required("ts")?.to_owned());
     own(core, state, &channel, &ts, "cant_delete_message")?.deleted = true;
     Ok(json!({"channel": channel, "ts": ts}))
 }
 
 pub(super) fn permalink(core: &Core, state: &mut State, args: &Args) -> Result<Value, Refusal> {
-    let (channel, ts) = (
-        args.required("channel")?.to_owned(),
-        args.required("message_ts")?.to_owned(),
-    );
+    let (channel, ts) = (args.required("channel")?.to_owned(), args.required("message_ts")?.to_owned());
     state.channel(&channel)?;
-    let message = state
-        .message(&channel, &ts)
-        .ok_or_else(|| Refusal::new("message_not_found"))?;
-    let thread = message
-        .thread_ts
-        .as_ref()
-        .map(|parent| format!("?thread_ts={parent}&cid={channel}"))
-        .unwrap_or_default();
-    let link = format!(
-        "https://{}.slack.com/archives/{channel}/p{}{thread}",
-        core.config.team_domain,
-        ts.replace('.', "")
-    );
+    let message = state.message(&channel, &ts).ok_or_else(|| Refusal::new("message_not_found"))?;
+    let thread = message.thread_ts.as_ref().map(|parent| format!("?thread_ts={parent}&cid={channel}")).unwrap_or_default();
+    let link = format!("https://{}.slack.com/archives/{channel}/p{}{thread}", core.config.team_domain, ts.replace('.', ""));
     Ok(json!({"channel": channel, "permalink": link}))
 }
 
 pub(super) fn react(state: &mut State, method: &str, args: &Args) -> Result<Value, Refusal> {
-    let (channel, ts, name) = (
-        args.required("channel")?.to_owned(),
-        args.required("timestamp")?.to_owned(),
-        args.required("name")?.to_owned(),
-    );
+    let (channel, ts, name) =
+        (args.required("channel")?.to_owned(), args.required("timestamp")?.to_owned(), args.required("name")?.to_owned());
     state.channel(&channel)?;
-    let message = state
-        .message(&channel, &ts)
-        .ok_or_else(|| Refusal::new("message_not_found"))?;
+    let message = state.message(&channel, &ts).ok_or_else(|| Refusal::new("message_not_found"))?;
     let there = message.reactions.iter().position(|reaction| *reaction == name);
     match (method, there) {
         ("reactions.add", Some(_)) => return Err(Refusal::new("already_reacted")),
@@ -120,13 +99,7 @@ fn thread(state: &mut State, channel: &str, args: &Args) -> Result<Option<String
 }
 
 /// A message that the bot itself posted; `not_mine` is the error for any other.
-fn own<'a>(
-    core: &Core,
-    state: &'a mut State,
-    channel: &str,
-    ts: &str,
-    not_mine: &str,
-) -> Result<&'a mut Message, Refusal> {
+fn own<'a>(core: &Core, state: &'a mut State, channel: &str, ts: &str, not_mine: &str) -> Result<&'a mut Message, Refusal> {
     match state.message(channel, ts) {
         None => Err(Refusal::new("message_not_found")),
         Some(message) if message.author != core.config.bot_user_id => Err(Refusal::new(not_mine)),

@@ -15,6 +15,8 @@ pub(super) struct Content {
     pub(super) text: Option<String>,
     pub(super) blocks: Option<Vec<Value>>,
     pub(super) attachments: Option<Vec<Value>>,
+    /// What the app put beside it (`metadata`).
+    pub(super) metadata: Option<Value>,
     /// The sender asked Slack to find names (`link_names`, or `parse: full`).
     pub(super) link_names: bool,
     /// The sender asked Slack not to touch the text (`parse: none`).
@@ -28,15 +30,8 @@ impl Content {
         if text.as_ref().is_some_and(|text| text.chars().count() > TEXT_LIMIT) {
             return Err(Refusal::new("msg_too_long"));
         }
-        if args
-            .0
-            .get("text")
-            .is_some_and(|text| !text.is_string() && !text.is_null())
-        {
-            return Err(Refusal::with(
-                "invalid_arguments",
-                vec!["[ERROR] must be a string [json-pointer:/text]".to_owned()],
-            ));
+        if args.0.get("text").is_some_and(|text| !text.is_string() && !text.is_null()) {
+            return Err(Refusal::with("invalid_arguments", vec!["[ERROR] must be a string [json-pointer:/text]".to_owned()]));
         }
         let mut checker = Checker::new(Surface::Message);
         let blocks = list(args, "blocks", "invalid_blocks_format")?;
@@ -55,6 +50,7 @@ impl Content {
             text,
             blocks: blocks.map(|blocks| complete(state, blocks)),
             attachments: attachments.map(|attachments| complete_attachments(state, attachments)),
+            metadata: metadata(args)?,
             link_names: args.flag("link_names") || args.text("parse") == Some("full"),
             parse_none: args.text("parse") == Some("none"),
         })
@@ -65,10 +61,18 @@ impl Content {
         if self.text.as_ref().is_some_and(|text| !text.trim().is_empty()) {
             return Ok(self);
         }
-        Err(Refusal::with(
-            "no_text",
-            vec!["[WARN] a top-level `text` must be there for notifications and accessibility".to_owned()],
-        ))
+        Err(Refusal::with("no_text", vec!["[WARN] a top-level `text` must be there for notifications and accessibility".to_owned()]))
+    }
+}
+
+/// `{"event_type": …, "event_payload": {…}}`, for the app to find its message again.
+fn metadata(args: &Args) -> Result<Option<Value>, Refusal> {
+    let metadata = args.json("metadata", "invalid_metadata_format")?;
+    match &metadata {
+        Some(given) if !given["event_type"].is_string() || !given["event_payload"].is_object() => {
+            Err(Refusal::new("invalid_metadata_schema"))
+        }
+        _ => Ok(metadata),
     }
 }
 
@@ -112,9 +116,9 @@ pub(super) fn complete(state: &mut State, mut blocks: Vec<Value>) -> Vec<Value> 
             }
         }
         for element in many.into_iter().flatten().chain(one).chain(two) {
-            let interactive = element["type"].as_str().is_some_and(|kind| {
-                !matches!(kind, "image" | "mrkdwn" | "plain_text") && !kind.starts_with("rich_text")
-            });
+            let interactive = element["type"]
+                .as_str()
+                .is_some_and(|kind| !matches!(kind, "image" | "mrkdwn" | "plain_text") && !kind.starts_with("rich_text"));
             if interactive && element.get("action_id").is_none() {
                 element["action_id"] = json!(format!("a{:04}", state.next_id()));
             }

@@ -69,24 +69,9 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(
-        slack: &FakeSlack,
-        target: Target,
-        kind: Kind,
-        payload: anyhow::Result<Value>,
-        after: After,
-    ) -> Self {
+    pub(super) fn new(slack: &FakeSlack, target: Target, kind: Kind, payload: anyhow::Result<Value>, after: After) -> Self {
         let secret = Some(slack.config().signing_secret.clone());
-        Self {
-            slack: slack.clone(),
-            target,
-            kind,
-            payload,
-            after,
-            secret,
-            age: Duration::ZERO,
-            headers: Vec::new(),
-        }
+        Self { slack: slack.clone(), target, kind, payload, after, secret, age: Duration::ZERO, headers: Vec::new() }
     }
 
     /// Signs with a secret that is not the app's.
@@ -141,16 +126,11 @@ impl Delivery {
     pub fn sign(self) -> anyhow::Result<Signed> {
         let payload = self.payload?;
         let (content_type, body) = match self.kind {
-            Kind::Interaction => (
-                "application/x-www-form-urlencoded",
-                form::encode(&[("payload", payload.to_string())]),
-            ),
+            Kind::Interaction => ("application/x-www-form-urlencoded", form::encode(&[("payload", payload.to_string())])),
             Kind::Event => ("application/json", payload.to_string()),
             Kind::Command => {
                 let fields = payload.as_object().into_iter().flatten();
-                let pairs: Vec<(&String, &str)> = fields
-                    .map(|(name, value)| (name, value.as_str().unwrap_or_default()))
-                    .collect();
+                let pairs: Vec<(&String, &str)> = fields.map(|(name, value)| (name, value.as_str().unwrap_or_default())).collect();
                 ("application/x-www-form-urlencoded", form::encode(&pairs))
             }
         };
@@ -160,20 +140,9 @@ impl Delivery {
         if let Some(secret) = self.secret {
             let timestamp = self.slack.time().now().as_second() - self.age.as_secs() as i64;
             headers.push(("x-slack-request-timestamp", timestamp.to_string()));
-            headers.push((
-                "x-slack-signature",
-                sign::signature(&secret, timestamp, body.as_bytes()),
-            ));
+            headers.push(("x-slack-signature", sign::signature(&secret, timestamp, body.as_bytes())));
         }
-        Ok(Signed {
-            slack: self.slack,
-            target: self.target,
-            kind: self.kind,
-            payload,
-            after: self.after,
-            headers,
-            body,
-        })
+        Ok(Signed { slack: self.slack, target: self.target, kind: self.kind, payload, after: self.after, headers, body })
     }
 }
 
@@ -208,9 +177,7 @@ impl Signed {
     /// If the product does not answer in three seconds, or answers what Slack cannot show.
     pub async fn send(&self) -> anyhow::Result<Reply> {
         let reply = match &self.target {
-            Target::Http(url) => {
-                reply::post(&self.slack.client, url, &self.headers, self.body.clone().into_bytes()).await?
-            }
+            Target::Http(url) => reply::post(&self.slack.client, url, &self.headers, self.body.clone().into_bytes()).await?,
             Target::Socket => {
                 let kind = match self.kind {
                     Kind::Interaction => "interactive",
@@ -240,23 +207,16 @@ impl Signed {
         core.state.change(|state| match &self.after {
             After::Nothing => Ok(()),
             After::View { id } => {
-                let answer = serde_json::from_str(&reply.body)
-                    .with_context(|| format!("Slack cannot read the answer {:?}", reply.body))?;
+                let answer = serde_json::from_str(&reply.body).with_context(|| format!("Slack cannot read the answer {:?}", reply.body))?;
                 let hash = state.next_ts(core.time.now());
                 View::answered(state, id, &answer, hash)
             }
             After::Command { user, channel } => {
-                let json: Value =
-                    serde_json::from_str(&reply.body).unwrap_or_else(|_| serde_json::json!({"text": reply.body}));
+                let json: Value = serde_json::from_str(&reply.body).unwrap_or_else(|_| serde_json::json!({"text": reply.body}));
                 let args = Args(json.as_object().cloned().unwrap_or_default());
                 let content = Content::read(state, &args).and_then(Content::with_text);
-                let content = content.map_err(|refusal| {
-                    anyhow::anyhow!(
-                        "Slack cannot show the answer: {} {}",
-                        refusal.error,
-                        refusal.details.join("; ")
-                    )
-                })?;
+                let content = content
+                    .map_err(|refusal| anyhow::anyhow!("Slack cannot show the answer: {} {}", refusal.error, refusal.details.join("; ")))?;
                 response_url::show(core, state, &args, user, channel, content);
                 Ok(())
             }

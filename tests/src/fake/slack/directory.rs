@@ -41,26 +41,17 @@ impl User {
 
     /// A multi-channel guest.
     pub fn guest(id: &str, name: &str) -> Self {
-        Self {
-            is_restricted: true,
-            ..Self::member(id, name)
-        }
+        Self { is_restricted: true, ..Self::member(id, name) }
     }
 
     /// Another app's bot user.
     pub fn bot(id: &str, name: &str) -> Self {
-        Self {
-            is_bot: true,
-            ..Self::member(id, name)
-        }
+        Self { is_bot: true, ..Self::member(id, name) }
     }
 
     /// The same person as a member of another workspace (Slack Connect).
     pub fn of_team(self, team_id: &str) -> Self {
-        Self {
-            team_id: Some(team_id.to_owned()),
-            ..self
-        }
+        Self { team_id: Some(team_id.to_owned()), ..self }
     }
 
     /// The workspace the account belongs to.
@@ -99,12 +90,7 @@ pub struct Channel {
 impl Channel {
     /// A channel that the bot is a member of.
     pub fn new(id: &str, name: &str) -> Self {
-        Self {
-            id: id.to_owned(),
-            name: name.to_owned(),
-            is_member: true,
-            is_archived: false,
-        }
+        Self { id: id.to_owned(), name: name.to_owned(), is_member: true, is_archived: false }
     }
 
     fn json(&self) -> Value {
@@ -119,16 +105,8 @@ impl Channel {
 
 pub(super) fn users_info(config: &Config, state: &State, args: &Args) -> Result<Value, Refusal> {
     let id = args.required("user")?;
-    let bot = User {
-        is_bot: true,
-        ..User::member(&config.bot_user_id, "watchkeeper")
-    };
-    let user = state
-        .users
-        .iter()
-        .chain([&bot])
-        .find(|user| user.id == id)
-        .ok_or_else(|| Refusal::new("user_not_found"))?;
+    let bot = User { is_bot: true, ..User::member(&config.bot_user_id, "watchkeeper") };
+    let user = state.users.iter().chain([&bot]).find(|user| user.id == id).ok_or_else(|| Refusal::new("user_not_found"))?;
     Ok(json!({"user": user.json(config)}))
 }
 

@@ -39,11 +39,7 @@ impl Checker {
     }
 
     fn button(&mut self, at: &str, button: &Value) {
-        self.keys(
-            at,
-            button,
-            "type action_id text url value style confirm accessibility_label",
-        );
+        self.keys(at, button, "type action_id text url value style confirm accessibility_label");
         self.text(at, button, "text", Text::Plain, 75, true);
         self.string(at, button, "url", 3000, false);
         self.string(at, button, "value", 2000, false);
@@ -80,14 +76,15 @@ impl Checker {
     }
 
     fn plain_text_input(&mut self, at: &str, input: &Value) {
-        self.keys(at, input, "type action_id placeholder initial_value multiline min_length max_length dispatch_action_config focus_on_load");
+        self.keys(
+            at,
+            input,
+            "type action_id placeholder initial_value multiline min_length max_length dispatch_action_config focus_on_load",
+        );
         self.text(at, input, "placeholder", Text::Plain, 150, false);
         self.string(at, input, "initial_value", 3000, false);
         for name in ["min_length", "max_length"] {
-            if input
-                .get(name)
-                .is_some_and(|length| length.as_u64().is_none_or(|length| length > 3000))
-            {
+            if input.get(name).is_some_and(|length| length.as_u64().is_none_or(|length| length > 3000)) {
                 self.fail(&format!("{at}/{name}"), "must be at most 3000");
             }
         }
@@ -95,7 +92,11 @@ impl Checker {
 
     /// A modal: short plain titles, at most 100 blocks, and a submit button as soon as there is something to fill in.
     pub(super) fn modal(&mut self, view: &Value) {
-        self.keys("/view", view, "type title blocks submit close private_metadata callback_id external_id clear_on_close notify_on_close submit_disabled hash");
+        self.keys(
+            "/view",
+            view,
+            "type title blocks submit close private_metadata callback_id external_id clear_on_close notify_on_close submit_disabled hash",
+        );
         if view["type"] != "modal" {
             self.fail("/view/type", "must be modal");
         }
@@ -110,10 +111,7 @@ impl Checker {
         };
         self.blocks("/view/blocks", blocks);
         if blocks.iter().any(|block| block["type"] == "input") && view["submit"].is_null() {
-            self.fail(
-                "/view/submit",
-                "missing required field: submit is required with input blocks",
-            );
+            self.fail("/view/submit", "missing required field: submit is required with input blocks");
         }
     }
 }

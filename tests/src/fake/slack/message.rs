@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::super::json::items;
 use super::content::Content;
 use super::parts::{Button, Menu, elements_of};
-use super::render::{items, render_block};
+use super::render::render_block;
 use super::text::{Link, Mention, Rendered, Rules};
 use super::{Config, Core};
 
@@ -30,6 +31,8 @@ pub struct Message {
     pub blocks: Vec<Value>,
     /// The secondary attachments (the coloured bar).
     pub attachments: Vec<Value>,
+    /// What the app put beside it for itself.
+    pub metadata: Option<Value>,
     /// Earlier versions, oldest first.
     pub edits: Vec<Version>,
     /// The emoji the bot reacted with.
@@ -72,6 +75,7 @@ impl Message {
             text: String::new(),
             blocks: Vec::new(),
             attachments: Vec::new(),
+            metadata: None,
             edits: Vec::new(),
             reactions: Vec::new(),
             deleted: false,
@@ -83,12 +87,7 @@ impl Message {
 
     /// Replaces what `content` gives; blocks and attachments that it does not name stay, as in `chat.update`.
     pub(super) fn edit(&mut self, content: Content, now: Timestamp) {
-        let before = Version {
-            until: now,
-            text: self.text.clone(),
-            blocks: self.blocks.clone(),
-            attachments: self.attachments.clone(),
-        };
+        let before = Version { until: now, text: self.text.clone(), blocks: self.blocks.clone(), attachments: self.attachments.clone() };
         self.edits.push(before);
         self.set(content);
     }
@@ -96,9 +95,8 @@ impl Message {
     fn set(&mut self, content: Content) {
         self.text = content.text.unwrap_or_default();
         self.blocks = content.blocks.unwrap_or_else(|| std::mem::take(&mut self.blocks));
-        self.attachments = content
-            .attachments
-            .unwrap_or_else(|| std::mem::take(&mut self.attachments));
+        self.attachments = content.attachments.unwrap_or_else(|| std::mem::take(&mut self.attachments));
+        self.metadata = content.metadata.or_else(|| self.metadata.take());
         self.link_names = content.link_names;
         self.parse_none = content.parse_none;
         self.read = false;
@@ -128,21 +126,13 @@ impl Message {
     /// Everything in it that can be followed by a click, link buttons included.
     pub fn links(&self) -> Vec<Link> {
         let mut links = self.rendered().links;
-        links.extend(self.buttons().into_iter().filter_map(|button| {
-            Some(Link {
-                url: button.url?,
-                label: button.label,
-            })
-        }));
+        links.extend(self.buttons().into_iter().filter_map(|button| Some(Link { url: button.url?, label: button.label })));
         links
     }
 
     /// The buttons, in order.
     pub fn buttons(&self) -> Vec<Button> {
-        let buttons = self
-            .elements()
-            .into_iter()
-            .filter(|(_, _, element)| element["type"] == "button");
+        let buttons = self.elements().into_iter().filter(|(_, _, element)| element["type"] == "button");
         buttons.map(|(_, block, element)| Button::of(block, element)).collect()
     }
 
@@ -154,10 +144,7 @@ impl Message {
 
     /// The colour of the bar: the first attachment's.
     pub fn color(&self) -> Option<String> {
-        self.attachments
-            .first()
-            .and_then(|attachment| attachment["color"].as_str())
-            .map(str::to_owned)
+        self.attachments.first().and_then(|attachment| attachment["color"].as_str()).map(str::to_owned)
     }
 
     /// The message as the API returns it.
@@ -187,19 +174,13 @@ impl Message {
 
     /// Every interactive element with the index of its attachment, if in one, and its block.
     pub(super) fn elements(&self) -> Vec<(Option<usize>, &Value, &Value)> {
-        let attached = self.attachments.iter().enumerate().flat_map(|(index, attachment)| {
-            items(&attachment["blocks"])
-                .iter()
-                .map(move |block| (Some(index), block))
-        });
+        let attached = self
+            .attachments
+            .iter()
+            .enumerate()
+            .flat_map(|(index, attachment)| items(&attachment["blocks"]).iter().map(move |block| (Some(index), block)));
         let blocks = self.blocks.iter().map(|block| (None, block)).chain(attached);
-        blocks
-            .flat_map(|(index, block)| {
-                elements_of(block)
-                    .into_iter()
-                    .map(move |element| (index, block, element))
-            })
-            .collect()
+        blocks.flat_map(|(index, block)| elements_of(block).into_iter().map(move |element| (index, block, element))).collect()
     }
 
     fn rendered(&self) -> Rendered {
@@ -210,39 +191,22 @@ impl Message {
         self.blocks.iter().for_each(|block| render_block(&mut all, block));
         for attachment in &self.attachments {
             for part in ["pretext", "author_name", "title", "text"] {
-                attachment[part]
-                    .as_str()
-                    .into_iter()
-                    .for_each(|text| all.line(Rules::MRKDWN.render(text)));
+                attachment[part].as_str().into_iter().for_each(|text| all.line(Rules::MRKDWN.render(text)));
             }
             for field in items(&attachment["fields"]) {
-                ["title", "value"]
-                    .iter()
-                    .filter_map(|part| field[*part].as_str())
-                    .for_each(|text| all.line(Rules::MRKDWN.render(text)));
+                ["title", "value"].iter().filter_map(|part| field[*part].as_str()).for_each(|text| all.line(Rules::MRKDWN.render(text)));
             }
-            attachment["title_link"].as_str().into_iter().for_each(|url| {
-                all.links.push(Link {
-                    url: url.to_owned(),
-                    label: String::new(),
-                })
-            });
-            items(&attachment["blocks"])
-                .iter()
-                .for_each(|block| render_block(&mut all, block));
-            attachment["footer"]
+            attachment["title_link"]
                 .as_str()
                 .into_iter()
-                .for_each(|text| all.line(Rules::MRKDWN.render(text)));
+                .for_each(|url| all.links.push(Link { url: url.to_owned(), label: String::new() }));
+            items(&attachment["blocks"]).iter().for_each(|block| render_block(&mut all, block));
+            attachment["footer"].as_str().into_iter().for_each(|text| all.line(Rules::MRKDWN.render(text)));
         }
         all
     }
 
     fn fallback(&self) -> Rendered {
-        Rules {
-            links: !self.parse_none,
-            names: self.link_names,
-        }
-        .render(&self.text)
+        Rules { links: !self.parse_none, names: self.link_names }.render(&self.text)
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::render::{items, shown, string};
+use super::super::json::{items, string};
+use super::render::shown;
 
 /// A button as a person sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +39,9 @@ pub struct Menu {
 
 /// The interactive elements of a block, in order.
 pub(super) fn elements_of(block: &Value) -> Vec<&Value> {
-    let many = if block["type"] == "actions" {
-        block["elements"].as_array()
-    } else {
-        None
-    };
+    let many = if block["type"] == "actions" { block["elements"].as_array() } else { None };
     let accessory = block.get("accessory").filter(|accessory| accessory["type"] != "image");
-    many.into_iter()
-        .flatten()
-        .chain(accessory)
-        .chain(block.get("element"))
-        .collect()
+    many.into_iter().flatten().chain(accessory).chain(block.get("element")).collect()
 }
 
 impl Button {
@@ -60,35 +53,25 @@ impl Button {
             value: string(&element["value"]),
             style: string(&element["style"]),
             url: element["url"].as_str().map(str::to_owned),
-            confirm: element
-                .get("confirm")
-                .filter(|confirm| !confirm.is_null())
-                .map(|confirm| shown(&confirm["text"])),
+            confirm: element.get("confirm").filter(|confirm| !confirm.is_null()).map(|confirm| shown(&confirm["text"])),
         }
     }
 }
 
 impl Menu {
     pub(super) fn of(block: &Value, element: &Value) -> Self {
-        let groups = items(&element["option_groups"])
-            .iter()
-            .flat_map(|group| items(&group["options"]).iter());
+        let groups = items(&element["option_groups"]).iter().flat_map(|group| items(&group["options"]).iter());
         let options = items(&element["options"]).iter().chain(groups);
         Self {
             placeholder: shown(&element["placeholder"]),
             action_id: string(&element["action_id"]),
             block_id: string(&block["block_id"]),
-            options: options
-                .map(|option| (shown(&option["text"]), string(&option["value"])))
-                .collect(),
+            options: options.map(|option| (shown(&option["text"]), string(&option["value"]))).collect(),
         }
     }
 
     /// Whether an element is such a menu.
     pub(super) fn is(element: &Value) -> bool {
-        matches!(
-            element["type"].as_str(),
-            Some("static_select" | "overflow" | "multi_static_select")
-        )
+        matches!(element["type"].as_str(), Some("static_select" | "overflow" | "multi_static_select"))
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::render::string;
+use super::super::json::string;
 use super::state::State;
 use super::{Core, Message, User, View, response_url};
 
@@ -18,20 +18,15 @@ fn head(core: &Core, kind: &str, user: &User, trigger: &str) -> Value {
 }
 
 /// A pressed button or a choice from a menu; `action` is the element's own part of `actions[0]`.
-pub(super) fn block_actions(
-    core: &Core,
-    state: &mut State,
-    user: &User,
-    message: &Message,
-    at: (Option<usize>, &Value, Value),
-) -> Value {
+pub(super) fn block_actions(core: &Core, state: &mut State, user: &User, message: &Message, at: (Option<usize>, &Value, Value)) -> Value {
     let now = core.time.now();
     let (attachment, block, mut action) = at;
     let trigger = state.trigger(&user.id, now);
     let mut payload = head(core, "block_actions", user, &trigger);
     action["block_id"] = block["block_id"].clone();
     action["action_ts"] = json!(state.next_ts(now));
-    payload["container"] = json!({"type": "message", "message_ts": message.ts, "channel_id": message.channel, "is_ephemeral": message.only_for.is_some()});
+    payload["container"] =
+        json!({"type": "message", "message_ts": message.ts, "channel_id": message.channel, "is_ephemeral": message.only_for.is_some()});
     if let Some(index) = attachment {
         payload["container"]["type"] = json!("message_attachment");
         payload["container"]["attachment_id"] = json!(index + 1);
@@ -40,23 +35,13 @@ pub(super) fn block_actions(
     if let Some(parent) = &message.thread_ts {
         payload["container"]["thread_ts"] = json!(parent);
     }
-    let name = state
-        .channel(&message.channel)
-        .map(|channel| channel.name.clone())
-        .unwrap_or_default();
+    let name = state.channel(&message.channel).map(|channel| channel.name.clone()).unwrap_or_default();
     payload["channel"] = json!({"id": message.channel, "name": name});
     if message.only_for.is_none() {
         payload["message"] = message.json(&core.config);
     }
     payload["state"] = json!({"values": {}});
-    payload["response_url"] = json!(response_url::make(
-        core,
-        state,
-        "actions",
-        &user.id,
-        &message.channel,
-        Some(&message.ts)
-    ));
+    payload["response_url"] = json!(response_url::make(core, state, "actions", &user.id, &message.channel, Some(&message.ts)));
     payload["actions"] = json!([action]);
     payload
 }
@@ -94,10 +79,7 @@ pub(super) fn view(core: &Core, state: &mut State, kind: &str, user: &User, view
 
 /// The fields of a slash command's form.
 pub(super) fn command(core: &Core, state: &mut State, user: &User, channel: &str, command: &str, text: &str) -> Value {
-    let name = state
-        .channel(channel)
-        .map(|channel| channel.name.clone())
-        .unwrap_or_default();
+    let name = state.channel(channel).map(|channel| channel.name.clone()).unwrap_or_default();
     json!({
         "token": "deprecated-verification-token", "team_id": core.config.team_id, "team_domain": core.config.team_domain, "channel_id": channel,
         "channel_name": name, "user_id": user.id, "user_name": user.name, "command": command, "text": text, "api_app_id": core.config.app_id,

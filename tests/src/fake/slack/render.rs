@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::json::items;
 use super::parts::elements_of;
 use super::richtext;
 use super::text::{Rendered, Rules};
@@ -17,13 +18,9 @@ pub(super) fn render_block(all: &mut Rendered, block: &Value) {
         }
         _ => {
             render_object(all, &block["text"]);
-            items(&block["fields"])
-                .iter()
-                .for_each(|field| render_object(all, field));
+            items(&block["fields"]).iter().for_each(|field| render_object(all, field));
             if block["type"] == "context" {
-                items(&block["elements"])
-                    .iter()
-                    .for_each(|element| render_object(all, element));
+                items(&block["elements"]).iter().for_each(|element| render_object(all, element));
             }
         }
     }
@@ -31,9 +28,7 @@ pub(super) fn render_block(all: &mut Rendered, block: &Value) {
         render_object(all, &element["text"]);
         render_object(all, &element["placeholder"]);
         let confirm = &element["confirm"];
-        ["title", "text"]
-            .iter()
-            .for_each(|part| render_object(all, &confirm[*part]));
+        ["title", "text"].iter().for_each(|part| render_object(all, &confirm[*part]));
     }
 }
 
@@ -47,18 +42,9 @@ fn render_object(all: &mut Rendered, object: &Value) {
     }
 }
 
-pub(super) fn string(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
-}
-
 /// The text of a text object as a person reads it.
 pub(super) fn shown(object: &Value) -> String {
     let mut all = Rendered::default();
     render_object(&mut all, object);
     all.text
-}
-
-/// The items of a list, none where it is no list.
-pub(super) fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }

@@ -30,20 +30,8 @@ pub(super) fn is(path: &str) -> bool {
 }
 
 /// A fresh answer URL of a `kind` (`actions` or `commands`).
-pub(super) fn make(
-    core: &Core,
-    state: &mut State,
-    kind: &str,
-    user: &str,
-    channel: &str,
-    original: Option<&str>,
-) -> String {
-    let path = format!(
-        "/{kind}/{}/{}/fake{:020x}",
-        core.config.team_id,
-        state.next_id(),
-        state.next_id()
-    );
+pub(super) fn make(core: &Core, state: &mut State, kind: &str, user: &str, channel: &str, original: Option<&str>) -> String {
+    let path = format!("/{kind}/{}/{}/fake{:020x}", core.config.team_id, state.next_id(), state.next_id());
     let url = ResponseUrl {
         user: user.to_owned(),
         channel: channel.to_owned(),
@@ -65,35 +53,19 @@ pub(super) fn post(core: &Core, call: &Call) -> Answer {
         let (answer, error) = match outcome {
             Ok(()) => (Answer::text(200, "ok"), None),
             Err(refusal) => {
-                let status = if matches!(refusal.error.as_str(), "used_url" | "expired_url" | "no_service") {
-                    404
-                } else {
-                    400
-                };
-                (
-                    Answer::text(status, &refusal.error),
-                    Some(format!("{} {}", refusal.error, refusal.details.join("; "))),
-                )
+                let status = if matches!(refusal.error.as_str(), "used_url" | "expired_url" | "no_service") { 404 } else { 400 };
+                (Answer::text(status, &refusal.error), Some(format!("{} {}", refusal.error, refusal.details.join("; "))))
             }
         };
         let at = core.time.now();
-        state.calls.push(Seen {
-            method: "response_url".to_owned(),
-            args: Value::Object(kept.0),
-            status: answer.status,
-            error,
-            at,
-        });
+        state.calls.push(Seen { method: "response_url".to_owned(), args: Value::Object(kept.0), status: answer.status, error, at });
         answer
     })
 }
 
 fn respond(core: &Core, state: &mut State, path: &str, args: &Args) -> Result<(), Refusal> {
     let now = core.time.now();
-    let url = state
-        .response_urls
-        .get_mut(path)
-        .ok_or_else(|| Refusal::new("no_service"))?;
+    let url = state.response_urls.get_mut(path).ok_or_else(|| Refusal::new("no_service"))?;
     if Duration::try_from(now.duration_since(url.made)).unwrap_or_default() > LIVES {
         return Err(Refusal::new("expired_url"));
     }
@@ -102,12 +74,8 @@ fn respond(core: &Core, state: &mut State, path: &str, args: &Args) -> Result<()
     }
     url.uses += 1;
     let (user, channel, original) = (url.user.clone(), url.channel.clone(), url.original.clone());
-    let there = original.and_then(|ts| {
-        state
-            .messages
-            .iter()
-            .position(|message| message.channel == channel && message.ts == ts && !message.deleted)
-    });
+    let there = original
+        .and_then(|ts| state.messages.iter().position(|message| message.channel == channel && message.ts == ts && !message.deleted));
     if args.flag("delete_original") {
         let index = there.ok_or_else(|| Refusal::new("message_not_found"))?;
         state.messages[index].deleted = true;

@@ -2,16 +2,14 @@
 
 use serde_json::Value;
 
-use super::render::{items, string};
+use super::super::json::{items, string};
 use super::text::{Link, Mention, Rendered};
 
 /// Appends one line per section of the block.
 pub(super) fn render(all: &mut Rendered, block: &Value) {
     for element in items(&block["elements"]) {
         if element["type"] == "rich_text_list" {
-            items(&element["elements"])
-                .iter()
-                .for_each(|item| all.line(section(item)));
+            items(&element["elements"]).iter().for_each(|item| all.line(section(item)));
         } else {
             all.line(section(element));
         }

@@ -47,29 +47,24 @@ impl FakeSlack {
         self.core.state.look(|state| state.sockets.len())
     }
 
+    /// How many Socket Mode connections the product has opened so far.
+    pub fn sockets_opened(&self) -> usize {
+        self.core.state.look(|state| state.sockets_opened)
+    }
+
     /// Waits until the product holds `count` Socket Mode connections.
     ///
     /// # Errors
     /// If it does not within `within`.
     pub async fn wait_for_sockets(&self, count: usize, within: Duration) -> anyhow::Result<()> {
-        let found = self
-            .core
-            .state
-            .wait(within, |state| (state.sockets.len() == count).then_some(()))
-            .await;
-        found.with_context(|| {
-            format!(
-                "{} Socket Mode connections after {within:?}, not {count}",
-                self.sockets()
-            )
-        })
+        let found = self.core.state.wait(within, |state| (state.sockets.len() == count).then_some(())).await;
+        found.with_context(|| format!("{} Socket Mode connections after {within:?}, not {count}", self.sockets()))
     }
 
     /// Sends every connection the `disconnect` frame for `reason` (`refresh_requested`, `warning`, `link_disabled`), then closes it unless it was
     /// only a warning.
     pub fn disconnect_sockets(&self, reason: &str) {
-        let frame =
-            json!({"type": "disconnect", "reason": reason, "debug_info": {"host": "applink-fake-1"}}).to_string();
+        let frame = json!({"type": "disconnect", "reason": reason, "debug_info": {"host": "applink-fake-1"}}).to_string();
         self.core.state.change(|state| {
             for socket in &state.sockets {
                 // A connection that is gone needs no goodbye.
@@ -99,9 +94,7 @@ pub(super) fn open(state: &mut State) -> Result<Value, Refusal> {
 }
 
 pub(super) async fn listen(core: Arc<Core>) -> anyhow::Result<Listener> {
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .context("binding a loopback port for Socket Mode")?;
+    let listener = TcpListener::bind("127.0.0.1:0").await.context("binding a loopback port for Socket Mode")?;
     let addr = listener.local_addr()?;
     let task = tokio::spawn(async move {
         while let Ok((stream, _peer)) = listener.accept().await {
@@ -116,7 +109,8 @@ pub(super) async fn deliver(core: &Core, kind: &str, payload: &Value) -> anyhow:
     let sent = Instant::now();
     let acknowledged = core.state.change(|state| {
         let envelope_id = format!("00000000-0000-4000-8000-{:012x}", state.next_id());
-        let mut envelope = json!({"type": kind, "envelope_id": envelope_id, "accepts_response_payload": kind != "events_api", "payload": payload});
+        let mut envelope =
+            json!({"type": kind, "envelope_id": envelope_id, "accepts_response_payload": kind != "events_api", "payload": payload});
         if kind == "events_api" {
             envelope["retry_attempt"] = json!(0);
             envelope["retry_reason"] = json!("");
@@ -128,21 +122,10 @@ pub(super) async fn deliver(core: &Core, kind: &str, payload: &Value) -> anyhow:
         socket.frames.send(Frame::text(envelope.to_string())).context("the connection was just closed")?;
         Ok::<_, anyhow::Error>(acknowledged)
     })?;
-    let ack = tokio::time::timeout(ANSWER_WITHIN, acknowledged)
-        .await
-        .context("no acknowledgement within three seconds")?;
+    let ack = tokio::time::timeout(ANSWER_WITHIN, acknowledged).await.context("no acknowledgement within three seconds")?;
     let payload = ack.context("the connection was closed before the acknowledgement")?;
-    let body = if payload.is_null() {
-        String::new()
-    } else {
-        payload.to_string()
-    };
-    Ok(Reply {
-        status: 200,
-        headers: Default::default(),
-        body,
-        took: sent.elapsed(),
-    })
+    let body = if payload.is_null() { String::new() } else { payload.to_string() };
+    Ok(Reply { status: 200, headers: Default::default(), body, took: sent.elapsed() })
 }
 
 #[expect(clippy::result_large_err, reason = "the websocket library's own callback signature")]
@@ -161,6 +144,7 @@ async fn hold(core: Arc<Core>, stream: TcpStream) {
         });
         // The receiver is held right here.
         let _queued = frames.send(Frame::text(hello.to_string()));
+        state.sockets_opened += 1;
         state.sockets.push(Socket { id, frames, waiting: HashMap::new() });
         id
     });
@@ -177,18 +161,14 @@ async fn hold(core: Arc<Core>, stream: TcpStream) {
             },
         }
     }
-    core.state
-        .change(|state| state.sockets.retain(|socket| socket.id != id));
+    core.state.change(|state| state.sockets.retain(|socket| socket.id != id));
 }
 
 /// Lets a connection in that brings a ticket not used before.
 #[expect(clippy::result_large_err, reason = "the websocket library's own callback signature")]
 fn admit(core: &Core, request: &Request, response: Response) -> Result<Response, ErrorResponse> {
     let query = super::super::form::decode(request.uri().query().unwrap_or_default());
-    let ticket = query
-        .into_iter()
-        .find(|(name, _)| name == "ticket")
-        .map(|(_, value)| value);
+    let ticket = query.into_iter().find(|(name, _)| name == "ticket").map(|(_, value)| value);
     let known = core.state.change(|state| {
         let at = state.tickets.iter().position(|known| Some(known) == ticket.as_ref());
         at.map(|at| state.tickets.remove(at))

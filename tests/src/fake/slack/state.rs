@@ -47,6 +47,7 @@ pub(super) struct State {
     pub(super) triggers: HashMap<String, Trigger>,
     pub(super) response_urls: HashMap<String, ResponseUrl>,
     pub(super) sockets: Vec<Socket>,
+    pub(super) sockets_opened: usize,
     pub(super) tickets: Vec<String>,
     pub(super) calls: Vec<Seen>,
     pub(super) faults: Faults,
@@ -57,11 +58,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(config: &Config) -> Self {
-        Self {
-            users: config.users.clone(),
-            channels: config.channels.clone(),
-            ..Self::default()
-        }
+        Self { users: config.users.clone(), channels: config.channels.clone(), ..Self::default() }
     }
 
     /// A fresh message timestamp: Slack's id of a message, unique and rising.
@@ -78,42 +75,24 @@ impl State {
 
     /// The channel as the bot may see it.
     pub(super) fn channel(&self, id: &str) -> Result<&Channel, Refusal> {
-        self.channels
-            .iter()
-            .find(|channel| channel.id == id)
-            .ok_or_else(|| Refusal::new("channel_not_found"))
+        self.channels.iter().find(|channel| channel.id == id).ok_or_else(|| Refusal::new("channel_not_found"))
     }
 
     pub(super) fn user(&self, id: &str) -> anyhow::Result<&User> {
-        self.users
-            .iter()
-            .find(|user| user.id == id)
-            .ok_or_else(|| anyhow::anyhow!("there is no user {id} in this Slack"))
+        self.users.iter().find(|user| user.id == id).ok_or_else(|| anyhow::anyhow!("there is no user {id} in this Slack"))
     }
 
     /// The channel's message of that timestamp, ephemeral ones left out as the API does.
     pub(super) fn message(&mut self, channel: &str, ts: &str) -> Option<&mut Message> {
-        self.messages.iter_mut().find(|message| {
-            message.channel == channel && message.ts == ts && message.only_for.is_none() && !message.deleted
-        })
+        self.messages
+            .iter_mut()
+            .find(|message| message.channel == channel && message.ts == ts && message.only_for.is_none() && !message.deleted)
     }
 
     /// A trigger that `user` may open a modal with during the next three seconds.
     pub(super) fn trigger(&mut self, user: &str, now: Timestamp) -> String {
-        let id = format!(
-            "{}.{}.{:032x}",
-            now.as_microsecond(),
-            self.next_id(),
-            0xfa6e_u64 ^ self.last_id
-        );
-        self.triggers.insert(
-            id.clone(),
-            Trigger {
-                user: user.to_owned(),
-                made: now,
-                used: false,
-            },
-        );
+        let id = format!("{}.{}.{:032x}", now.as_microsecond(), self.next_id(), 0xfa6e_u64 ^ self.last_id);
+        self.triggers.insert(id.clone(), Trigger { user: user.to_owned(), made: now, used: false });
         id
     }
 }

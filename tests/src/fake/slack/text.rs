@@ -44,15 +44,9 @@ pub(super) struct Rules {
 impl Rules {
     /// A `mrkdwn` object: "URLs will be auto-converted into links, conversation names will be link-ified, and certain mentions will be
     /// automatically parsed".
-    pub(super) const MRKDWN: Self = Self {
-        links: true,
-        names: true,
-    };
+    pub(super) const MRKDWN: Self = Self { links: true, names: true };
     /// A `mrkdwn` object with `verbatim`: only what is written as a token acts.
-    pub(super) const VERBATIM: Self = Self {
-        links: false,
-        names: false,
-    };
+    pub(super) const VERBATIM: Self = Self { links: false, names: false };
 
     pub(super) fn render(self, source: &str) -> Rendered {
         let mut out = Rendered::default();
@@ -60,10 +54,7 @@ impl Rules {
         while let Some(open) = rest.find('<') {
             self.plain(&mut out, &rest[..open]);
             let inside = &rest[open + 1..];
-            match inside
-                .find(['>', '<', '\n'])
-                .filter(|end| inside[*end..].starts_with('>'))
-            {
+            match inside.find(['>', '<', '\n']).filter(|end| inside[*end..].starts_with('>')) {
                 Some(end) if out.token(&inside[..end]) => rest = &inside[end + 1..],
                 _ => {
                     out.text.push('<');
@@ -80,27 +71,14 @@ impl Rules {
         for word in text.split_whitespace() {
             let bare = word.trim_matches(|c: char| "()[]{}*_~`'\",.;:!?".contains(c));
             let lower = bare.to_ascii_lowercase();
-            if self.links
-                && ["http://", "https://", "www.", "mailto:"]
-                    .iter()
-                    .any(|start| lower.find(start).is_some())
-            {
-                out.links.push(Link {
-                    url: bare.to_owned(),
-                    label: bare.to_owned(),
-                });
+            if self.links && ["http://", "https://", "www.", "mailto:"].iter().any(|start| lower.find(start).is_some()) {
+                out.links.push(Link { url: bare.to_owned(), label: bare.to_owned() });
             }
             if self.names {
                 match lower.as_str() {
                     "@here" | "@channel" | "@everyone" => out.mentions.push(Mention::Everybody(lower[1..].to_owned())),
-                    name if name.len() > 1
-                        && name.starts_with('#')
-                        && name[1..].chars().all(|c| c.is_ascii_lowercase() || c == '-') =>
-                    {
-                        out.links.push(Link {
-                            url: bare.to_owned(),
-                            label: bare.to_owned(),
-                        });
+                    name if name.len() > 1 && name.starts_with('#') && name[1..].chars().all(|c| c.is_ascii_lowercase() || c == '-') => {
+                        out.links.push(Link { url: bare.to_owned(), label: bare.to_owned() });
                     }
                     _ => {}
                 }
@@ -113,10 +91,7 @@ impl Rules {
 impl Rendered {
     /// A `plain_text` object: nothing in it acts.
     pub(super) fn plain(source: &str) -> Self {
-        Self {
-            text: unescape(source),
-            ..Self::default()
-        }
+        Self { text: unescape(source), ..Self::default() }
     }
 
     /// Appends another text as a line of its own.
@@ -141,18 +116,13 @@ impl Rendered {
 
     /// Renders the inside of `<…>`; `false` if it is no token, so that the angle brackets are text.
     fn token(&mut self, inside: &str) -> bool {
-        let (target, label) = inside
-            .split_once('|')
-            .map_or((inside, None), |(target, label)| (target, Some(unescape(label))));
+        let (target, label) = inside.split_once('|').map_or((inside, None), |(target, label)| (target, Some(unescape(label))));
         if let Some(user) = target.strip_prefix('@') {
             self.mention(Mention::User(user.to_owned()));
         } else if let Some(channel) = target.strip_prefix('#') {
             let label = format!("#{}", label.unwrap_or_else(|| channel.to_owned()));
             self.text.push_str(&label);
-            self.links.push(Link {
-                url: target.to_owned(),
-                label,
-            });
+            self.links.push(Link { url: target.to_owned(), label });
         } else if let Some(special) = target.strip_prefix('!') {
             self.special(special, label);
         } else if !target.is_empty() && !target.contains(char::is_whitespace) && target.contains([':', '.']) {
@@ -171,17 +141,10 @@ impl Rendered {
             self.mention(Mention::Group(group.to_owned()));
         } else if let Some(date) = special.strip_prefix("date^") {
             let mut parts = date.splitn(3, '^');
-            let (seconds, format, link) = (
-                parts.next().unwrap_or_default(),
-                parts.next().unwrap_or_default(),
-                parts.next(),
-            );
+            let (seconds, format, link) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
             let text = date_text(seconds, format).or(label).unwrap_or_default();
             self.text.push_str(&text);
-            self.links.extend(link.map(|url| Link {
-                url: url.to_owned(),
-                label: text,
-            }));
+            self.links.extend(link.map(|url| Link { url: url.to_owned(), label: text }));
         } else if matches!(special, "here" | "channel" | "everyone" | "group") {
             self.mention(Mention::Everybody(special.to_owned()));
         } else {
@@ -197,9 +160,7 @@ pub(super) fn unescape(text: &str) -> String {
 
 /// A date token for a reader in UTC; `None` where the format has none of Slack's placeholders or the time is none.
 fn date_text(seconds: &str, format: &str) -> Option<String> {
-    let at = Timestamp::from_second(seconds.parse().ok()?)
-        .ok()?
-        .to_zoned(TimeZone::UTC);
+    let at = Timestamp::from_second(seconds.parse().ok()?).ok()?.to_zoned(TimeZone::UTC);
     let known = [
         ("{date_num}", "%Y-%m-%d"),
         ("{date_slash}", "%d/%m/%Y"),
@@ -216,7 +177,5 @@ fn date_text(seconds: &str, format: &str) -> Option<String> {
     if !known.iter().any(|(name, _)| format.contains(name)) {
         return None;
     }
-    Some(known.iter().fold(format.to_owned(), |text, (name, pattern)| {
-        text.replace(name, &at.strftime(pattern).to_string())
-    }))
+    Some(known.iter().fold(format.to_owned(), |text, (name, pattern)| text.replace(name, &at.strftime(pattern).to_string())))
 }

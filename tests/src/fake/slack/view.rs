@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::super::json::{items, merge, string};
 use super::args::{Args, Refusal};
 use super::blocks::{Checker, Surface};
 use super::content::complete;
-use super::render::{items, render_block, shown, string};
+use super::render::{render_block, shown};
 use super::state::State;
 use super::text::Rendered;
 use super::{Config, Core};
@@ -48,48 +49,34 @@ impl View {
     /// All text a person reads in it.
     pub fn visible_text(&self) -> String {
         let mut all = Rendered::plain(&self.title());
-        items(&self.json["blocks"])
-            .iter()
-            .for_each(|block| render_block(&mut all, block));
+        items(&self.json["blocks"]).iter().for_each(|block| render_block(&mut all, block));
         all.text
     }
 
     /// The view as interaction payloads carry it, with what was filled in.
     pub(super) fn stateful(&self, config: &Config, values: Value) -> Value {
-        let mut json = json!({
-            "private_metadata": "", "callback_id": "", "external_id": "", "clear_on_close": false, "notify_on_close": false, "close": null,
-            "submit": null
+        let defaults = json!({
+            "private_metadata": "", "callback_id": "", "external_id": "", "clear_on_close": false, "notify_on_close": false,
+            "close": null, "submit": null
         });
-        for (name, value) in self.json.as_object().into_iter().flatten() {
-            json[name] = value.clone();
-        }
         let rest = json!({
             "id": self.id, "team_id": config.team_id, "state": {"values": values}, "hash": self.hash, "previous_view_id": null,
             "root_view_id": self.id, "app_id": config.app_id, "app_installed_team_id": config.team_id, "bot_id": config.bot_id
         });
-        for (name, value) in rest.as_object().into_iter().flatten() {
-            json[name] = value.clone();
-        }
-        json
+        merge(merge(defaults, &self.json), &rest)
     }
 
     /// The state for `values`, given by label, block id or action id; refuses what Slack's client would not let a person submit.
     pub(super) fn fill(&self, values: &[(&str, &str)]) -> anyhow::Result<Value> {
         let mut state = Map::new();
         let mut used = 0;
-        for block in items(&self.json["blocks"])
-            .iter()
-            .filter(|block| block["type"] == "input")
-        {
+        for block in items(&self.json["blocks"]).iter().filter(|block| block["type"] == "input") {
             let (label, element) = (shown(&block["label"]), &block["element"]);
             let named = |name: &str| name == label || block["block_id"] == name || element["action_id"] == name;
             let given = values.iter().find(|(name, _)| named(name)).map(|(_, value)| *value);
             used += usize::from(given.is_some());
             let given = given.filter(|value| !value.is_empty());
-            anyhow::ensure!(
-                given.is_some() || block["optional"] == true,
-                "the client insists on a value for {label:?}"
-            );
+            anyhow::ensure!(given.is_some() || block["optional"] == true, "the client insists on a value for {label:?}");
             let value = match (element["type"].as_str().unwrap_or_default(), given) {
                 ("static_select" | "radio_buttons", Some(given)) => {
                     json!({"selected_option": option(element, given)?})
@@ -97,10 +84,7 @@ impl View {
                 (_, None) => json!({"value": null}),
                 (_, Some(text)) => {
                     let length = text.chars().count() as u64;
-                    let (min, max) = (
-                        element["min_length"].as_u64().unwrap_or(0),
-                        element["max_length"].as_u64().unwrap_or(3000),
-                    );
+                    let (min, max) = (element["min_length"].as_u64().unwrap_or(0), element["max_length"].as_u64().unwrap_or(3000));
                     anyhow::ensure!(
                         (min..=max).contains(&length),
                         "the client takes {min} to {max} characters for {label:?}, not {length}"
@@ -110,16 +94,9 @@ impl View {
             };
             let mut value = value;
             value["type"] = element["type"].clone();
-            state.insert(
-                string(&block["block_id"]),
-                json!({string(&element["action_id"]): value}),
-            );
+            state.insert(string(&block["block_id"]), json!({string(&element["action_id"]): value}));
         }
-        anyhow::ensure!(
-            used == values.len(),
-            "the modal has no such fields: {values:?}; it reads: {}",
-            self.visible_text()
-        );
+        anyhow::ensure!(used == values.len(), "the modal has no such fields: {values:?}; it reads: {}", self.visible_text());
         Ok(Value::Object(state))
     }
 }
@@ -127,10 +104,7 @@ impl View {
 pub(super) fn open(core: &Core, state: &mut State, args: &Args) -> Result<Value, Refusal> {
     let now = core.time.now();
     let json = checked(state, args)?;
-    let trigger = state
-        .triggers
-        .get_mut(args.required("trigger_id")?)
-        .ok_or_else(|| Refusal::new("invalid_trigger_id"))?;
+    let trigger = state.triggers.get_mut(args.required("trigger_id")?).ok_or_else(|| Refusal::new("invalid_trigger_id"))?;
     if trigger.used {
         return Err(Refusal::new("exchanged_trigger_id"));
     }
@@ -140,15 +114,7 @@ pub(super) fn open(core: &Core, state: &mut State, args: &Args) -> Result<Value,
     trigger.used = true;
     let user = trigger.user.clone();
     let (id, hash) = (format!("V{:08}", state.next_id()), state.next_ts(now));
-    let view = View {
-        id,
-        user,
-        open: true,
-        errors: BTreeMap::new(),
-        updates: 0,
-        json,
-        hash,
-    };
+    let view = View { id, user, open: true, errors: BTreeMap::new(), updates: 0, json, hash };
     let shown = view.stateful(&core.config, json!({}));
     state.views.push(view);
     Ok(json!({"view": shown}))
@@ -158,14 +124,9 @@ pub(super) fn update(core: &Core, state: &mut State, args: &Args) -> Result<Valu
     let json = checked(state, args)?;
     let hash = state.next_ts(core.time.now());
     let (id, external) = (args.text("view_id"), args.text("external_id"));
-    let wanted = |view: &&mut View| {
-        view.open && (id == Some(&view.id) || (external.is_some() && view.json["external_id"].as_str() == external))
-    };
-    let view = state
-        .views
-        .iter_mut()
-        .find(wanted)
-        .ok_or_else(|| Refusal::new("not_found"))?;
+    let wanted =
+        |view: &&mut View| view.open && (id == Some(&view.id) || (external.is_some() && view.json["external_id"].as_str() == external));
+    let view = state.views.iter_mut().find(wanted).ok_or_else(|| Refusal::new("not_found"))?;
     if args.text("hash").is_some_and(|seen| seen != view.hash) {
         return Err(Refusal::new("hash_conflict"));
     }
@@ -187,22 +148,16 @@ impl View {
         let update = if action == "update" {
             let mut checker = Checker::new(Surface::Modal);
             checker.modal(&answer["view"]);
-            checker.finish("invalid_view").map_err(|refusal| {
-                anyhow::anyhow!("Slack cannot show the updated view: {}", refusal.details.join("; "))
-            })?;
+            checker
+                .finish("invalid_view")
+                .map_err(|refusal| anyhow::anyhow!("Slack cannot show the updated view: {}", refusal.details.join("; ")))?;
             Some(completed(state, answer["view"].clone()))
         } else {
             None
         };
-        let user = state
-            .views
-            .iter()
-            .find(|view| view.id == id)
-            .map(|view| view.user.clone());
-        for view in state
-            .views
-            .iter_mut()
-            .filter(|view| view.open && (view.id == id || (action == "clear" && Some(&view.user) == user.as_ref())))
+        let user = state.views.iter().find(|view| view.id == id).map(|view| view.user.clone());
+        for view in
+            state.views.iter_mut().filter(|view| view.open && (view.id == id || (action == "clear" && Some(&view.user) == user.as_ref())))
         {
             match (action, &update) {
                 ("", _) | ("clear", _) => view.open = false,
@@ -216,9 +171,7 @@ impl View {
 }
 
 fn checked(state: &mut State, args: &Args) -> Result<Value, Refusal> {
-    let view = args
-        .json("view", "invalid_arguments")?
-        .ok_or_else(|| Refusal::new("invalid_arguments"))?;
+    let view = args.json("view", "invalid_arguments")?.ok_or_else(|| Refusal::new("invalid_arguments"))?;
     let mut checker = Checker::new(Surface::Modal);
     checker.modal(&view);
     checker.finish("invalid_arguments")?;
@@ -235,12 +188,8 @@ fn completed(state: &mut State, mut view: Value) -> Value {
 
 /// The option of that label or value.
 pub(super) fn option(element: &Value, wanted: &str) -> anyhow::Result<Value> {
-    let groups = items(&element["option_groups"])
-        .iter()
-        .flat_map(|group| items(&group["options"]).iter());
+    let groups = items(&element["option_groups"]).iter().flat_map(|group| items(&group["options"]).iter());
     let mut options = items(&element["options"]).iter().chain(groups);
     let found = options.find(|option| option["value"] == wanted || shown(&option["text"]) == wanted);
-    found
-        .cloned()
-        .ok_or_else(|| anyhow::anyhow!("there is no option {wanted:?} in {element}"))
+    found.cloned().ok_or_else(|| anyhow::anyhow!("there is no option {wanted:?} in {element}"))
 }
