@@ -8,6 +8,7 @@ create table cards (
     message text,
     posted_version bigint not null,
     delivery text not null,
+    told bigint not null default 0,
     primary key (incident, channel)
 );
 create index cards_place on cards (platform, channel_id, message);

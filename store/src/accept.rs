@@ -124,7 +124,9 @@ async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) {
             Err(_) if batch.len() > 1 => {
                 for waiting in batch {
                     let answer = store(core, std::slice::from_ref(&waiting)).await;
-                    let _ = waiting.reply.send(answer.map(|mut one| one.pop().unwrap_or(Accepted { seqs: Vec::new(), repeats: 0 })).map_err(InboxError::from));
+                    let _ = waiting.reply.send(
+                        answer.map(|mut one| one.pop().unwrap_or(Accepted { seqs: Vec::new(), repeats: 0 })).map_err(InboxError::from),
+                    );
                 }
             }
             Err(error) => refuse(batch, &error.to_string()),

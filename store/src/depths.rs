@@ -35,8 +35,7 @@ impl Tx {
     pub async fn depths(&mut self) -> Result<Depths, Error> {
         let now = micros(self.core.clock.now());
         let age = |since: Option<i64>| since.map(|since| SignedDuration::from_micros(now.saturating_sub(since).max(0)));
-        let events: Option<(i64, Option<i64>)> =
-            row!(self, "select count(*), (select seen_at from queue order by id limit 1) from queue");
+        let events: Option<(i64, Option<i64>)> = row!(self, "select count(*), (select seen_at from queue order by id limit 1) from queue");
         let jobs: Option<(i64, Option<i64>, i64)> = row!(
             self,
             "select count(case when state <> 'dead' then 1 end), min(case when state = 'waiting' and due_at <= $1 then due_at end), \

@@ -13,6 +13,9 @@ use crate::open::Core;
 use crate::tx::{exec, exec_rows, on, row, rows};
 use crate::{Change, Error, Store, Tx};
 
+/// A claimed row, as read.
+type Claimed = (String, String, String, String, i64, i64, i64, i64);
+
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
 impl Tx {
@@ -80,22 +83,21 @@ impl Tx {
             job.claim,
             job.revision
         );
-        if deleted == 1 { Ok(()) } else { self.free(job, None, "").await }
+        if deleted == 1 { Ok(()) } else { self.free(job, None, 0, "").await }
     }
 
-    /// Gives a claimed job back: attempts start anew where a newer one came meanwhile, else they count.
-    async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, error: &str) -> Result<(), Error> {
-        let due = due_at.map(micros).unwrap_or(i64::MAX);
+    /// Gives a claimed job back. Where a newer one came meanwhile, that one's time and a fresh count of attempts hold.
+    async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, attempts: i64, error: &str) -> Result<(), Error> {
         let freed = exec!(
             self,
             "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, \
              due_at = case when revision = $1 or $2 < due_at then $2 else due_at end, \
-             attempts = case when revision = $1 then attempts + 1 else 0 end, \
-             error = case when $3 = '' then error else $3 end \
-             where id = $4 and claim = $5 and state = 'claimed'",
+             attempts = case when revision = $1 then $3 else 0 end, error = $4 \
+             where id = $5 and claim = $6 and state = 'claimed'",
             job.revision,
-            due,
-            clean(error),
+            due_at.map_or(i64::MAX, micros),
+            attempts,
+            (!error.is_empty()).then(|| clean(error)),
             job.id.to_string(),
             job.claim
         );
@@ -110,11 +112,8 @@ impl Tx {
     pub async fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
         let mut next: Option<i64> = None;
         for urgency in URGENCIES {
-            let first: Option<(i64,)> = row!(
-                self,
-                "select due_at from jobs where state = 'waiting' and urgency = $1 order by due_at limit 1",
-                urgency.rank()
-            );
+            let first: Option<(i64,)> =
+                row!(self, "select due_at from jobs where state = 'waiting' and urgency = $1 order by due_at limit 1", urgency.rank());
             next = [next, first.map(|(due,)| due)].into_iter().flatten().min();
         }
         next.map(|due| time("jobs", "next", due)).transpose()
@@ -138,7 +137,7 @@ impl Tx {
                  lease_until = $3 where id in (select id from due) \
                  returning id, kind, key, payload, attempts, due_at, claim, revision"
             );
-            let found: Vec<(String, String, String, String, i64, i64, i64, i64)> = rows!(
+            let found: Vec<Claimed> = rows!(
                 self,
                 sqlx::AssertSqlSafe(sql.as_str()),
                 &instance,
@@ -249,7 +248,7 @@ impl Store {
     /// [`Error::Conflict`] if the claim is no longer ours.
     pub async fn retry_job(&self, job: &Job, due_at: Timestamp, error: &str) -> Result<(), Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        tx.free(job, Some(due_at), error).await?;
+        tx.free(job, Some(due_at), job.attempts + 1, error).await?;
         tx.commit().await
     }
 
@@ -259,8 +258,7 @@ impl Store {
     /// [`Error::Conflict`] if the claim is no longer ours.
     pub async fn wait_job(&self, job: &Job, due_at: Timestamp) -> Result<(), Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        tx.free(job, Some(due_at), "").await?;
-        exec!(tx, "update jobs set attempts = $1, error = null where id = $2 and state = 'waiting'", job.attempts, job.id.to_string());
+        tx.free(job, Some(due_at), job.attempts, "").await?;
         tx.commit().await
     }
 
@@ -280,7 +278,7 @@ impl Store {
             job.revision
         );
         if dead != 1 {
-            tx.free(job, None, error).await?;
+            tx.free(job, None, 0, error).await?;
         }
         tx.commit().await
     }

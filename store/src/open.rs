@@ -190,7 +190,8 @@ impl Core {
         let conn = match &self.database {
             Database::Sqlite(sqlite) => {
                 let turn = tokio::time::timeout(TURN, sqlite.gate.enter(line)).await;
-                let pass = turn.map_err(|_| Error::Unavailable(format!("no turn to write within {TURN:?}: is a transaction begun in another?")))?;
+                let pass =
+                    turn.map_err(|_| Error::Unavailable(format!("no turn to write within {TURN:?}: is a transaction begun in another?")))?;
                 let mut writer = sqlite.writer.clone().lock_owned().await;
                 writer.begin().await?;
                 Conn::Sqlite(SqliteTx::Writer { writer, _pass: pass })
@@ -246,12 +247,15 @@ async fn open_sqlite(path: &str) -> Result<(Database, String), Error> {
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
-        .connect_lazy_with(options.read_only(true).create_if_missing(false).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}")));
+        .connect_lazy_with(
+            options.read_only(true).create_if_missing(false).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}")),
+        );
     let durability = match temporary {
         Some(_) => "SQLite in a temporary file: nothing survives the end of the process".to_owned(),
         None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
     };
-    let sqlite = Sqlite { gate: Arc::default(), writer: Arc::new(Mutex::new(Writer::new(writer))), readers, _lock: lock, _temporary: temporary };
+    let sqlite =
+        Sqlite { gate: Arc::default(), writer: Arc::new(Mutex::new(Writer::new(writer))), readers, _lock: lock, _temporary: temporary };
     Ok((Database::Sqlite(sqlite), durability))
 }
 

@@ -249,8 +249,7 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn attempts(&mut self, run: RunId) -> Result<Vec<Attempt>, Error> {
-        let found: Vec<(String,)> =
-            rows!(self, "select doc from attempts where run_id = $1 order by step_index, attempt", run.to_string());
+        let found: Vec<(String,)> = rows!(self, "select doc from attempts where run_id = $1 order by step_index, attempt", run.to_string());
         found.into_iter().map(|(doc,)| from_doc("attempts", run, &doc)).collect()
     }
 }

@@ -29,14 +29,7 @@ impl Tx {
     /// As any use of the database.
     pub async fn keep_sample(&mut self, source: &str, at: Timestamp, body: &[u8], error: &str) -> Result<(), Error> {
         let source = clean(source);
-        exec!(
-            self,
-            "insert into samples (source, at, body, error) values ($1, $2, $3, $4)",
-            &*source,
-            micros(at),
-            body,
-            clean(error)
-        );
+        exec!(self, "insert into samples (source, at, body, error) values ($1, $2, $3, $4)", &*source, micros(at), body, clean(error));
         exec!(
             self,
             "delete from samples where source = $1 and id <= (select id from samples where source = $1 order by id desc limit 1 offset $2)",

@@ -48,6 +48,20 @@ impl Tx {
         Ok(())
     }
 
+    /// Takes it all back, and waits until that is done. Dropping does the same behind one's back: on PostgreSQL its locks may be held for a
+    /// moment longer.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; nothing lasts all the same.
+    pub async fn rollback(self) -> Result<(), Error> {
+        match self.conn {
+            // Whoever writes next rolls it back first.
+            Conn::Sqlite(tx) => drop(tx),
+            Conn::Postgres(tx) => tx.rollback().await?,
+        }
+        Ok(())
+    }
+
     /// What makes a `select` lock its rows: PostgreSQL's words, in writing transactions. SQLite has one writer anyway.
     pub(crate) fn for_update(&self) -> &'static str {
         match self.conn {
@@ -79,7 +93,10 @@ impl Tx {
 #[derive(Debug)]
 pub(crate) enum SqliteTx {
     /// Fields are dropped in order: the writer is free before the next one is called.
-    Writer { writer: OwnedMutexGuard<Writer>, _pass: Pass },
+    Writer {
+        writer: OwnedMutexGuard<Writer>,
+        _pass: Pass,
+    },
     Reader(Transaction<'static, Sqlite>),
 }
 

@@ -1,7 +1,12 @@
 //! The conformance suite: every test runs on SQLite and on a real PostgreSQL.
 
 mod events;
+mod incidents;
+mod jobs;
 mod make;
+mod opening;
+mod runs;
+mod small;
 
 use std::sync::Arc;
 
@@ -10,7 +15,8 @@ use domain::time::ManualClock;
 use harness::peers::Postgres;
 use jiff::Timestamp;
 
-use crate::{Backend, Options, Store};
+use crate::tx::{exec, on, row};
+use crate::{Backend, Error, Options, Store, Tx};
 
 /// A database of its own and a clock that stands still.
 pub(crate) struct World {
@@ -48,6 +54,19 @@ impl World {
     pub(crate) fn now(&self) -> Timestamp {
         use domain::time::Clock;
         self.clock.now()
+    }
+}
+
+impl Tx {
+    /// Carries out a statement that no method offers.
+    async fn sql(&mut self, sql: &str) -> Result<u64, Error> {
+        Ok(exec!(self, sqlx::AssertSqlSafe(sql)))
+    }
+
+    /// Asks for one number.
+    async fn number(&mut self, sql: &'static str) -> Result<i64, Error> {
+        let found: Option<(i64,)> = row!(self, sql);
+        Ok(found.unwrap_or_default().0)
     }
 }
 

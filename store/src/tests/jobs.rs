@@ -1,0 +1,234 @@
+//! Jobs.
+
+use std::collections::HashMap;
+
+use domain::job::{Job, Urgency};
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::make::{NASTY, job};
+use super::{World, on_both};
+use crate::{Backend, Change, Error, Store};
+
+const LEASE: SignedDuration = SignedDuration::from_secs(15);
+const MINUTE: SignedDuration = SignedDuration::from_secs(60);
+
+on_both! {
+    async fn a_job_is_claimed_when_due_and_finished_once(world) {
+        let store = world.open("a").await;
+        let mut changes = store.changes();
+        enqueue(&store, &[job("card", NASTY, world.now() + MINUTE)]).await;
+        assert_eq!(changes.try_recv().unwrap(), Change::Jobs);
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+        assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(world.now() + MINUTE));
+        world.clock.advance(MINUTE);
+        let [mine] = claim(&store).await;
+        assert_eq!((mine.kind.as_str(), mine.key, mine.attempts), ("card", NASTY.replace('\0', "\u{2400}"), 0));
+        assert_eq!((mine.payload, mine.due_at), (json!({ "key": NASTY }), world.now()));
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+        assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), None);
+        enqueue(&store, &[job("other", "k", world.now())]).await;
+        let [other] = claim(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        tx.finish_job(&other).await.unwrap();
+        assert!(matches!(tx.finish_job(&other).await, Err(Error::Conflict)));
+        tx.commit().await.unwrap();
+        assert_eq!(store.read().await.unwrap().depths().await.unwrap().jobs_waiting, 1);
+    }
+
+    async fn jobs_of_one_key_are_one(world) {
+        let store = world.open("a").await;
+        let (now, mut later) = (world.now(), job("card", "k", world.now() + MINUTE));
+        enqueue(&store, &[job("card", "k", now), later.clone(), job("card", "other", now)]).await;
+        later.payload = json!("newest");
+        later.urgency = Urgency::Person;
+        enqueue(&store, &[later]).await;
+        let [first, second] = claim(&store).await;
+        assert_eq!((first.key.as_str(), first.payload, first.due_at), ("k", json!("newest"), now), "the sooner time, the newer payload");
+        assert_eq!(second.key, "other");
+    }
+
+    async fn the_urgent_come_first_then_the_longest_due(world) {
+        let store = world.open("a").await;
+        let mut jobs = Vec::new();
+        for (key, urgency, late) in
+            [("d", Urgency::Upkeep, 9), ("c", Urgency::Tell, 1), ("b", Urgency::Tell, 2), ("a", Urgency::Person, 0), ("x", Urgency::Person, -1)]
+        {
+            let due = world.now() - SignedDuration::from_secs(late);
+            jobs.push(domain::job::NewJob { urgency, ..job("card", key, due) });
+        }
+        enqueue(&store, &jobs).await;
+        let keys = |jobs: Vec<Job>| jobs.into_iter().map(|job| job.key).collect::<String>();
+        assert_eq!(keys(store.claim_jobs(3, LEASE).await.unwrap()), "abc");
+        assert_eq!(keys(store.claim_jobs(3, LEASE).await.unwrap()), "d");
+        let age = store.read().await.unwrap().depths().await.unwrap();
+        assert_eq!((age.jobs_waiting, age.oldest_job_age), (5, None));
+    }
+
+    async fn a_newer_job_of_the_key_follows_the_one_that_is_under_way(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        let [mine] = claim(&store).await;
+        let soon = world.now() + MINUTE;
+        let mut newer = job("card", "k", soon);
+        newer.payload = json!("newer");
+        enqueue(&store, &[newer.clone()]).await;
+        newer.due_at = soon + MINUTE;
+        enqueue(&store, &[newer]).await;
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty(), "never two at once");
+        let mut tx = store.begin().await.unwrap();
+        tx.finish_job(&mine).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(soon));
+        world.clock.advance(MINUTE);
+        let [again] = claim(&store).await;
+        assert_eq!((again.id, again.payload, again.attempts), (mine.id, json!("newer"), 0));
+        assert!(again.claim > mine.claim);
+    }
+
+    async fn a_decision_may_enqueue_the_next_one_of_its_own_key(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("timer", "k", world.now())]).await;
+        let [mine] = claim(&store).await;
+        let mut tx = store.begin().await.unwrap();
+        tx.enqueue(&[job("timer", "k", world.now() + MINUTE)]).await.unwrap();
+        tx.finish_job(&mine).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+        assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(world.now() + MINUTE));
+    }
+
+    async fn a_failed_job_waits_and_counts(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        let [mine] = claim(&store).await;
+        store.retry_job(&mine, world.now() + MINUTE, NASTY).await.unwrap();
+        assert!(matches!(store.retry_job(&mine, world.now(), "late").await, Err(Error::Conflict)));
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+        world.clock.advance(MINUTE);
+        let [again] = claim(&store).await;
+        assert_eq!(again.attempts, 1);
+        let mut tx = store.begin().await.unwrap();
+        assert!(matches!(tx.finish_job(&mine).await, Err(Error::Conflict)), "an old claim finishes nothing");
+        drop(tx);
+        store.wait_job(&again, world.now() + MINUTE).await.unwrap();
+        world.clock.advance(MINUTE);
+        let [third] = claim(&store).await;
+        assert_eq!(third.attempts, 1, "waiting is no failure");
+        store.bury_job(&third, NASTY).await.unwrap();
+        let depths = store.read().await.unwrap().depths().await.unwrap();
+        assert_eq!((depths.jobs_waiting, depths.jobs_dead), (0, 1));
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        let [fresh] = claim(&store).await;
+        assert_ne!(fresh.id, third.id, "the dead do not stand in the way of the living");
+    }
+
+    async fn a_newer_job_gets_its_chance_where_the_old_one_is_buried(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        let [mine] = claim(&store).await;
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        store.bury_job(&mine, "no such channel").await.unwrap();
+        let [newer] = claim(&store).await;
+        assert_eq!((newer.attempts, store.read().await.unwrap().depths().await.unwrap().jobs_dead), (0, 0));
+        enqueue(&store, &[job("card", "k", world.now() + MINUTE)]).await;
+        store.retry_job(&newer, world.now() + MINUTE + MINUTE, "later").await.unwrap();
+        assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(world.now() + MINUTE), "the sooner of both");
+    }
+
+    async fn a_lapsed_lease_frees_the_job_and_stops_its_holder(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "k", world.now()), job("card", "l", world.now())]).await;
+        let [k, l] = claim(&store).await;
+        world.clock.advance(SignedDuration::from_secs(10));
+        assert_eq!(store.renew_jobs(&[l.id], LEASE).await.unwrap(), [l.id]);
+        world.clock.advance(SignedDuration::from_secs(10));
+        let [again] = claim(&store).await;
+        assert_eq!((again.id, again.attempts), (k.id, 1));
+        let mut tx = store.begin().await.unwrap();
+        assert!(matches!(tx.finish_job(&k).await, Err(Error::Conflict)));
+        drop(tx);
+        let mut tx = store.begin().await.unwrap();
+        tx.finish_job(&l).await.unwrap();
+        tx.finish_job(&again).await.unwrap();
+        tx.commit().await.unwrap();
+        assert!(store.renew_jobs(&[k.id, l.id], LEASE).await.unwrap().is_empty());
+    }
+
+    async fn a_restart_frees_what_was_under_way(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        let [mine] = claim(&store).await;
+        enqueue(&store, &[job("card", "k", world.now() + MINUTE)]).await;
+        store.close().await;
+        drop(store);
+        let store = world.open("a").await;
+        let [again] = claim(&store).await;
+        assert_eq!((again.id, again.attempts, again.due_at), (mine.id, 1, world.now()), "interrupted is due at once");
+    }
+
+    async fn a_job_is_born_with_its_decision_or_not_at_all(world) {
+        let store = world.open("a").await;
+        let mut changes = store.changes();
+        let mut tx = store.begin().await.unwrap();
+        tx.enqueue(&[job("card", "k", world.now())]).await.unwrap();
+        drop(tx);
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+        assert!(changes.try_recv().is_err());
+    }
+}
+
+/// Replicas keep what is theirs when one of them restarts, and share what is free without a job done twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_the_jobs() {
+    let world = World::new(Backend::Postgres).await;
+    let [a, b] = [world.open("a").await, world.open("b").await];
+    enqueue(&a, &[job("card", "of b", world.now())]).await;
+    let [of_b] = claim(&b).await;
+    drop(a);
+    let a = world.open("a").await;
+    assert!(a.claim_jobs(10, LEASE).await.unwrap().is_empty());
+    let mut tx = b.begin().await.unwrap();
+    tx.finish_job(&of_b).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let jobs: Vec<_> = (0..1000).map(|n| job("card", &n.to_string(), world.now())).collect();
+    enqueue(&a, &jobs).await;
+    let mut workers = Vec::new();
+    for store in [&a, &b, &a, &b] {
+        let store = store.clone();
+        workers.push(tokio::spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                let mine = store.claim_jobs(10, LEASE).await.unwrap();
+                if mine.is_empty() {
+                    return done;
+                }
+                let mut tx = store.begin().await.unwrap();
+                for job in mine {
+                    tx.finish_job(&job).await.unwrap();
+                    done.push(job.key);
+                }
+                tx.commit().await.unwrap();
+            }
+        }));
+    }
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for worker in workers {
+        for key in worker.await.unwrap() {
+            *times.entry(key).or_default() += 1;
+        }
+    }
+    assert!(times.len() == 1000 && times.values().all(|n| *n == 1));
+}
+
+async fn enqueue(store: &Store, jobs: &[domain::job::NewJob]) {
+    let mut tx = store.begin().await.unwrap();
+    tx.enqueue(jobs).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn claim<const N: usize>(store: &Store) -> [Job; N] {
+    let jobs = store.claim_jobs(10, LEASE).await.unwrap();
+    jobs.try_into().unwrap_or_else(|jobs: Vec<Job>| panic!("{} jobs: {jobs:?}", jobs.len()))
+}

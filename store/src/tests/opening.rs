@@ -1,0 +1,218 @@
+//! Opening, transactions, and migrations over data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::event::Status::Firing;
+use domain::inbox::Inbox;
+use sqlx::{Connection, Executor};
+
+use super::make::{delivery, sighting};
+use super::{World, on_both};
+use crate::{Backend, Error, IncidentFilter, Options, Store, schema};
+
+on_both! {
+    async fn what_was_accepted_is_there_after_a_restart(world) {
+        let store = world.open("a").await;
+        assert!(store.durability().contains("survives kill -9 and power loss"), "{}", store.durability());
+        store.ping().await.unwrap();
+        store.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap();
+        store.close().await;
+        assert!(store.accept(delivery("am", vec![sighting("y", Firing, world.now())], world.now())).await.is_err());
+        assert!(store.read().await.is_err() && store.begin().await.is_err() && store.ping().await.is_err());
+        drop(store);
+        let store = world.open("a").await;
+        assert_eq!(store.read().await.unwrap().events_since(0, 10).await.unwrap().len(), 1);
+    }
+
+    async fn a_reader_sees_one_picture_and_cannot_write(world) {
+        let store = world.open("a").await;
+        let mut before = store.read().await.unwrap();
+        assert_eq!(before.flag("k").await.unwrap(), None);
+        let mut tx = store.begin().await.unwrap();
+        tx.set_flag("k", &1.into()).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(before.flag("k").await.unwrap(), None);
+        let mut after = store.read().await.unwrap();
+        assert_eq!(after.flag("k").await.unwrap(), Some(1.into()));
+        assert!(after.set_flag("k", &2.into()).await.is_err());
+    }
+
+    async fn writers_of_one_row_wait_for_each_other(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        tx.set_flag("n", &0.into()).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut writers = Vec::new();
+        for _ in 0..20 {
+            let store = store.clone();
+            writers.push(tokio::spawn(async move {
+                let mut tx = store.begin().await.unwrap();
+                let lock = format!("select cast(value as bigint) from flags where key = 'n'{}", tx.for_update());
+                let n = tx.number(Box::leak(lock.into_boxed_str())).await.unwrap();
+                tx.set_flag("n", &(n + 1).into()).await.unwrap();
+                tx.commit().await.unwrap();
+            }));
+        }
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        assert_eq!(store.read().await.unwrap().flag("n").await.unwrap(), Some(20.into()));
+    }
+
+    async fn a_writer_that_goes_away_in_the_middle_leaves_nothing_and_blocks_nobody(world) {
+        let store = world.open("a").await;
+        for n in 0..10_u64 {
+            let mut tx = store.begin().await.unwrap();
+            tx.set_flag("half", &true.into()).await.unwrap();
+            // Cut off at another place each time.
+            let work = async { while tx.set_flag("half", &n.into()).await.is_ok() {} };
+            let _ = tokio::time::timeout(Duration::from_millis(n), work).await;
+        }
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(tx.flag("half").await.unwrap(), None);
+        tx.set_flag("whole", &true.into()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    async fn a_row_that_cannot_be_read_is_named(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        tx.sql("insert into flags (key, value) values ('bent', '{')").await.unwrap();
+        let error = tx.flag("bent").await.unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { table: "flags", id, .. } if id == "bent"), "{error}");
+    }
+
+    async fn every_migration_keeps_the_data_before_it(world) {
+        let url = world.options("a").url;
+        let backend = if url.starts_with("sqlite") { Backend::Sqlite } else { Backend::Postgres };
+        for (number, fixture) in FIXTURES {
+            match backend {
+                Backend::Sqlite => {
+                    let options = url.strip_prefix("sqlite:").unwrap();
+                    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(options).create_if_missing(true);
+                    let mut conn = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+                    schema::migrator(backend).run_to(*number, &mut conn).await.unwrap();
+                    conn.execute(sqlx::AssertSqlSafe(*fixture)).await.unwrap();
+                    conn.close().await.unwrap();
+                }
+                Backend::Postgres => {
+                    let mut conn = sqlx::PgConnection::connect(&url).await.unwrap();
+                    schema::migrator(backend).run_to(*number, &mut conn).await.unwrap();
+                    // The one difference: how bytes are written.
+                    conn.execute(sqlx::AssertSqlSafe(fixture.replace("x'", "'\\x"))).await.unwrap();
+                    conn.close().await.unwrap();
+                }
+            }
+        }
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        let events = tx.claim_events(10).await.unwrap();
+        assert_eq!(events.iter().map(super::make::told).collect::<Vec<_>>(), ["fp1:firing"]);
+        assert_eq!(tx.dead_letters(10).await.unwrap().len(), 1);
+        assert!(tx.outcome(2).await.unwrap().is_some());
+        let incidents = tx.incidents(&IncidentFilter { limit: 10, ..IncidentFilter::default() }).await.unwrap();
+        assert_eq!(incidents.iter().map(|i| i.number).collect::<Vec<_>>(), [142]);
+        assert_eq!(tx.incident_alerts(incidents[0].id, 10).await.unwrap().len(), 1);
+        assert_eq!(tx.timeline(incidents[0].id, 10).await.unwrap().len(), 1);
+        let runs = tx.active_runs().await.unwrap();
+        assert_eq!(tx.attempts(runs[0].id).await.unwrap().len(), 1);
+        assert_eq!(tx.approval_of(runs[0].id).await.unwrap().unwrap().run, runs[0].id);
+        assert_eq!(tx.locked_targets().await.unwrap()[0].1, runs[0].id);
+        assert_eq!(tx.cards_of(incidents[0].id).await.unwrap().len(), 1);
+        assert_eq!((tx.heartbeats().await.unwrap().len(), tx.samples("am").await.unwrap().len()), (1, 1));
+        assert!(tx.flag("paused").await.unwrap().is_some() && tx.rule_set("d1").await.unwrap().is_some());
+        let audit = tx.audit_rows(0, 10).await.unwrap();
+        assert!(store.audit_intact(&audit[0]).unwrap(), "written by the first version, under the key of these tests");
+        assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
+        tx.commit().await.unwrap();
+        assert_eq!(store.claim_jobs(10, jiff::SignedDuration::from_secs(1)).await.unwrap().len(), 1);
+    }
+
+    async fn a_database_of_a_newer_version_is_refused(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                     select 9999, 'future', success, checksum, 1 from _sqlx_migrations where version = 1";
+        tx.sql(newer).await.unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        drop(store);
+        let error = Store::open(world.options("a")).await.unwrap_err();
+        assert!(matches!(&error, Error::Config(why) if why.contains("newer Watchkeeper")), "{error}");
+    }
+}
+
+const FIXTURES: &[(i64, &str)] = &[
+    (1, include_str!("../../fixtures/0001_inbox.sql")),
+    (2, include_str!("../../fixtures/0002_incidents.sql")),
+    (3, include_str!("../../fixtures/0003_runs.sql")),
+    (4, include_str!("../../fixtures/0004_jobs.sql")),
+    (5, include_str!("../../fixtures/0005_chat.sql")),
+    (6, include_str!("../../fixtures/0006_upkeep.sql")),
+    (7, include_str!("../../fixtures/0007_audit.sql")),
+    (8, include_str!("../../fixtures/0008_signin.sql")),
+];
+
+#[test]
+fn every_migration_has_a_fixture() {
+    let migrations: Vec<i64> = schema::migrator(Backend::Sqlite).iter().map(|m| m.version).collect();
+    assert_eq!(migrations, FIXTURES.iter().map(|(number, _)| *number).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_file_is_refused() {
+    let world = World::new(Backend::Sqlite).await;
+    let store = world.open("a").await;
+    let error = Store::open(world.options("b")).await.unwrap_err();
+    assert!(matches!(&error, Error::Config(why) if why.contains("another Watchkeeper")), "{error}");
+    drop(store);
+    world.open("b").await;
+}
+
+#[tokio::test]
+async fn a_store_in_memory_forgets() {
+    let world = World::new(Backend::Sqlite).await;
+    let options = Options { url: "sqlite::memory:".to_owned(), ..world.options("a") };
+    let store = Store::open(options.clone()).await.unwrap();
+    assert!(store.durability().contains("nothing survives"));
+    store.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap();
+    let other = Store::open(options).await.unwrap();
+    assert!(other.read().await.unwrap().events_since(0, 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_bad_address_says_what_to_do() {
+    let world = World::new(Backend::Sqlite).await;
+    for (url, what) in [
+        ("mysql://x", "sqlite: or postgres://"),
+        ("sqlite:/nowhere/at/all/x.db", "the store's folder must exist"),
+        ("postgres://[", "no PostgreSQL address"),
+    ] {
+        let error = Store::open(Options { url: url.to_owned(), ..world.options("a") }).await.unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+    let nobody = Options { url: format!("postgres://x@127.0.0.1:{}/x", harness::free_port()), ..world.options("a") };
+    assert!(matches!(Store::open(nobody).await, Err(Error::Unavailable(_))));
+}
+
+/// While the server is away senders hear so within a second; when it is back everything goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_may_go_away_and_come_back() {
+    let world = World::new(Backend::Sqlite).await;
+    let mut server = harness::peers::Postgres::start().await.unwrap();
+    let url = server.create_database().await.unwrap();
+    let store = Store::open(Options { url, clock: Arc::new(world.clock.clone()), ..world.options("a") }).await.unwrap();
+    let send = async |name: &str| store.accept(delivery("am", vec![sighting(name, Firing, world.now())], world.now())).await;
+    send("before").await.unwrap();
+    server.stop(harness::peers::Stop::Immediate).await.unwrap();
+    for name in ["first", "second"] {
+        let begun = std::time::Instant::now();
+        assert!(send(name).await.is_err());
+        assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    }
+    assert!(store.ping().await.is_err());
+    server.resume().await.unwrap();
+    harness::eventually(Duration::from_secs(10), async || send("after").await.map_err(anyhow::Error::from)).await.unwrap();
+    assert_eq!(store.read().await.unwrap().events_since(0, 10).await.unwrap().len(), 2);
+}

@@ -1,0 +1,198 @@
+//! Runs, their locks and journals, and approvals.
+
+use domain::approval::{ApprovalState, Vote};
+use domain::id::{ApprovalId, IncidentId, RunId};
+use domain::run::{AttemptState, RunState};
+use jiff::SignedDuration;
+
+use super::make::{NASTY, approval, attempt, run};
+use super::on_both;
+use crate::{Error, RunFilter};
+
+on_both! {
+    async fn a_run_changes_by_compare_and_set(world) {
+        let store = world.open("a").await;
+        let incident = IncidentId::new(world.now());
+        let mut first = run(Some(incident), &["web"], world.now());
+        let mut tx = store.begin().await.unwrap();
+        tx.insert_run(&first).await.unwrap();
+        assert!(matches!(tx.insert_run(&first).await, Err(Error::Conflict)));
+        first.state = RunState::Running;
+        first.version = 2;
+        tx.put_run(&first, 1).await.unwrap();
+        assert!(matches!(tx.put_run(&first, 1).await, Err(Error::Conflict)));
+        assert_eq!(tx.run(first.id).await.unwrap(), Some(first.clone()));
+        assert_eq!(tx.run(RunId::new(world.now())).await.unwrap(), None);
+        assert_eq!(tx.runs_of(incident).await.unwrap(), [first]);
+    }
+
+    async fn runs_are_listed(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        let states = [RunState::Held, RunState::Unknown, RunState::Succeeded, RunState::Verifying, RunState::Refused];
+        let mut ids = Vec::new();
+        for state in states {
+            world.clock.advance(SignedDuration::from_secs(1));
+            let mut one = run(None, &[], world.now());
+            one.state = state;
+            one.runbook = if state == RunState::Verifying { NASTY.to_owned() } else { one.runbook };
+            tx.insert_run(&one).await.unwrap();
+            ids.push(one.id);
+        }
+        let [held, unknown, succeeded, verifying, refused] = ids[..] else { panic!() };
+        let mut list = async |filter: RunFilter| tx.runs(&filter).await.unwrap().into_iter().map(|r| r.id).collect::<Vec<_>>();
+        let all = RunFilter { limit: 10, ..RunFilter::default() };
+        assert_eq!(list(all.clone()).await, [refused, verifying, succeeded, unknown, held]);
+        assert_eq!(list(RunFilter { limit: 2, ..all.clone() }).await, [refused, verifying]);
+        assert_eq!(list(RunFilter { before: Some(verifying), limit: 2, ..all.clone() }).await, [succeeded, unknown]);
+        assert_eq!(list(RunFilter { active_only: true, ..all.clone() }).await, [verifying, unknown, held]);
+        assert_eq!(list(RunFilter { runbook: Some(NASTY.to_owned()), ..all }).await, [verifying]);
+        assert_eq!(tx.active_runs().await.unwrap().into_iter().map(|r| r.id).collect::<Vec<_>>(), [held, unknown, verifying]);
+        let depths = tx.depths().await.unwrap();
+        assert_eq!((depths.runs_active, depths.runs_unknown), (3, 1));
+    }
+
+    async fn a_targets_runs_are_found_for_its_cooldown(world) {
+        let store = world.open("a").await;
+        let start = world.now();
+        let mut tx = store.begin().await.unwrap();
+        let mut first = run(None, &["web", "db"], start);
+        tx.insert_run(&first).await.unwrap();
+        world.clock.advance(SignedDuration::from_secs(60));
+        let second = run(None, &["web"], world.now());
+        tx.insert_run(&second).await.unwrap();
+        first.state = RunState::Failed;
+        first.finished_at = Some(world.now());
+        first.version = 2;
+        tx.put_run(&first, 1).await.unwrap();
+        let found = tx.runs_on_target_since("restart", "web", start).await.unwrap();
+        assert_eq!(
+            found,
+            [
+                (first.id, RunState::Failed, start, Some(world.now())),
+                (second.id, RunState::Queued, world.now(), None),
+            ]
+        );
+        assert_eq!(tx.runs_on_target_since("restart", "web", world.now()).await.unwrap().len(), 1);
+        assert_eq!(tx.runs_on_target_since("restart", "db", start).await.unwrap().len(), 1);
+        assert!(tx.runs_on_target_since("other", "web", start).await.unwrap().is_empty());
+
+        // Rendered afresh, it changes something else.
+        let mut moved = run(None, &["cache"], second.created_at);
+        (moved.id, moved.version) = (second.id, 2);
+        tx.put_run(&moved, 1).await.unwrap();
+        assert_eq!(tx.runs_on_target_since("restart", "web", start).await.unwrap().len(), 1);
+        assert_eq!(tx.runs_on_target_since("restart", "cache", start).await.unwrap().len(), 1);
+    }
+
+    async fn targets_are_locked_all_or_none(world) {
+        let store = world.open("a").await;
+        let (one, two) = (RunId::new(world.now()), RunId::new(world.now()));
+        let mut tx = store.begin().await.unwrap();
+        assert!(tx.lock_targets(one, &["web", NASTY, "web"]).await.unwrap());
+        assert!(tx.lock_targets(one, &["web"]).await.unwrap(), "its own");
+        assert!(!tx.lock_targets(two, &["cache", "web"]).await.unwrap());
+        assert!(tx.lock_targets(two, &["cache"]).await.unwrap(), "the failed try has locked nothing");
+        assert!(tx.lock_targets(two, &[]).await.unwrap());
+        let locked: Vec<_> = tx.locked_targets().await.unwrap().into_iter().map(|(_, run, at)| (run, at)).collect();
+        assert_eq!(locked, [(two, world.now()), (one, world.now()), (one, world.now())]);
+        tx.unlock_targets(one).await.unwrap();
+        assert!(tx.lock_targets(two, &["web", NASTY]).await.unwrap());
+    }
+
+    async fn of_many_runs_one_locks_the_target(world) {
+        let store = world.open("a").await;
+        let mut racers = Vec::new();
+        for n in 0..20_usize {
+            let (store, run) = (store.clone(), RunId::new(world.now()));
+            racers.push(tokio::spawn(async move {
+                let names = if n % 2 == 0 { ["a", "b"] } else { ["b", "a"] };
+                let mut tx = store.begin().await.unwrap();
+                let locked = tx.lock_targets(run, &names).await.unwrap();
+                tx.commit().await.unwrap();
+                locked
+            }));
+        }
+        let mut winners = 0;
+        for racer in racers {
+            winners += usize::from(racer.await.unwrap());
+        }
+        assert_eq!((winners, store.read().await.unwrap().locked_targets().await.unwrap().len()), (1, 2));
+    }
+
+    async fn an_attempt_begins_once_and_ends_once(world) {
+        let store = world.open("a").await;
+        let id = RunId::new(world.now());
+        let mut tx = store.begin().await.unwrap();
+        let mut first = attempt(id, 0, 1, world.now());
+        assert!(matches!(tx.finish_attempt(&first).await, Err(Error::Conflict)), "not begun");
+        tx.start_attempt(&first).await.unwrap();
+        assert!(matches!(tx.start_attempt(&first).await, Err(Error::Conflict)));
+        let second = attempt(id, 0, 2, world.now());
+        tx.start_attempt(&attempt(id, 1, 1, world.now())).await.unwrap();
+        tx.start_attempt(&second).await.unwrap();
+        first.state = AttemptState::Unknown;
+        first.error = Some(NASTY.to_owned());
+        tx.finish_attempt(&first).await.unwrap();
+        first.state = AttemptState::Succeeded;
+        tx.finish_attempt(&first).await.unwrap();
+        first.state = AttemptState::Failed;
+        assert!(matches!(tx.finish_attempt(&first).await, Err(Error::Conflict)), "it has ended");
+        first.state = AttemptState::Succeeded;
+        assert_eq!(tx.attempts(id).await.unwrap(), [first, second, attempt(id, 1, 1, world.now())]);
+    }
+
+    async fn an_approval_is_decided_once(world) {
+        let store = world.open("a").await;
+        let asked = approval(RunId::new(world.now()), world.now());
+        let mut tx = store.begin().await.unwrap();
+        tx.insert_approval(&asked).await.unwrap();
+        assert!(matches!(tx.insert_approval(&asked).await, Err(Error::Conflict)));
+        tx.commit().await.unwrap();
+        let mut clicks = Vec::new();
+        for n in 0..50 {
+            let (store, mut mine) = (store.clone(), asked.clone());
+            clicks.push(tokio::spawn(async move {
+                let at = mine.created_at;
+                mine.votes.push(Vote { who: format!("ann-{n}"), approve: true, reason: None, at });
+                let mut tx = store.begin().await.unwrap();
+                match tx.put_approval(&mine, 0).await {
+                    Ok(()) => tx.commit().await.map(|()| true).unwrap(),
+                    Err(Error::Conflict) => false,
+                    Err(other) => panic!("{other}"),
+                }
+            }));
+        }
+        let mut counted = 0;
+        for click in clicks {
+            counted += usize::from(click.await.unwrap());
+        }
+        assert_eq!(counted, 1);
+        let mut tx = store.begin().await.unwrap();
+        let mut decided = tx.approval(asked.id).await.unwrap().unwrap();
+        assert_eq!(decided.votes.len(), 1);
+        decided.state = ApprovalState::Denied;
+        tx.put_approval(&decided, 1).await.unwrap();
+        decided.state = ApprovalState::Approved;
+        assert!(matches!(tx.put_approval(&decided, 1).await, Err(Error::Conflict)), "it has ended");
+    }
+
+    async fn approvals_are_listed(world) {
+        let store = world.open("a").await;
+        let id = RunId::new(world.now());
+        let mut tx = store.begin().await.unwrap();
+        let mut old = approval(id, world.now());
+        tx.insert_approval(&old).await.unwrap();
+        world.clock.advance(SignedDuration::from_secs(1));
+        let new = approval(id, world.now());
+        tx.insert_approval(&new).await.unwrap();
+        assert_eq!(tx.approval_of(id).await.unwrap(), Some(new.clone()));
+        assert_eq!(tx.approval_of(RunId::new(world.now())).await.unwrap(), None);
+        assert_eq!(tx.approval(ApprovalId::new(world.now())).await.unwrap(), None);
+        assert_eq!(tx.pending_approvals(10).await.unwrap(), [old.clone(), new.clone()]);
+        assert_eq!(tx.pending_approvals(1).await.unwrap().len(), 1);
+        old.state = ApprovalState::Superseded;
+        tx.put_approval(&old, 0).await.unwrap();
+        assert_eq!(tx.pending_approvals(10).await.unwrap(), [new]);
+    }
+}
