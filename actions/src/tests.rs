@@ -1,0 +1,168 @@
+//! Tests of the actions against real processes, a real HTTP server on loopback, and stand-ins for programs that need an engine.
+
+mod command;
+mod egress;
+mod http;
+mod library;
+mod server;
+mod service;
+mod supervisor;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, RunHost};
+use domain::duration::Dur;
+use domain::id::RunId;
+use domain::plan::Target;
+use domain::redact::Redactor;
+use domain::time::{Clock, SystemClock};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{Library, Settings, Supervisor};
+
+/// A secret that the redactor knows.
+const SECRET: &str = "hunter2-but-longer";
+
+/// A library over a folder of its own.
+struct World {
+    dir: TempDir,
+    library: Library,
+    supervisor: Arc<Supervisor>,
+    notes: Arc<Notes>,
+}
+
+/// What actions told their run.
+#[derive(Default)]
+struct Notes {
+    told: Mutex<Vec<(String, String)>>,
+    evidence: Mutex<Vec<(String, String)>>,
+}
+
+#[async_trait]
+impl RunHost for Notes {
+    async fn notify(&self, channel: &str, text: &str) -> Result<(), String> {
+        if channel != "ops" {
+            return Err(format!("there is no channel {channel:?}"));
+        }
+        self.told.lock().unwrap().push((channel.to_owned(), text.to_owned()));
+        Ok(())
+    }
+
+    async fn evidence(&self, title: &str, text: &str) -> Result<(), String> {
+        self.evidence.lock().unwrap().push((title.to_owned(), text.to_owned()));
+        Ok(())
+    }
+}
+
+impl World {
+    async fn new() -> World {
+        World::with(|_, _| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&Path, &mut Settings)) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = Arc::new(Supervisor::open(&dir.path().join("children")).await.unwrap());
+        let mut settings = Settings {
+            programs: ["/bin/sh", "/bin/sleep", "/usr/bin/printf", "/usr/bin/env", "/bin/cat"].map(PathBuf::from).into(),
+            systemctl: dir.path().join("systemctl"),
+            docker: dir.path().join("docker"),
+            egress: vec!["127.0.0.1:*".parse().unwrap()],
+            supervisor: supervisor.clone(),
+            clock: Arc::new(SystemClock),
+            redactor: Arc::new(Redactor::new([SECRET]).unwrap()),
+        };
+        change(dir.path(), &mut settings);
+        World { library: Library::new(settings), dir, supervisor, notes: Arc::default() }
+    }
+
+    fn action(&self, name: &str) -> &dyn Action {
+        self.library.get(name).unwrap()
+    }
+
+    fn cx(&self, target: Option<&Target>, timeout: Duration) -> ActionCx {
+        ActionCx {
+            run: RunId::new(SystemClock.now()),
+            step: "it".to_owned(),
+            attempt: 1,
+            idempotency_key: "key-1".to_owned(),
+            target: target.cloned(),
+            deadline: SystemClock.now() + Dur::from_std(timeout),
+            host: self.notes.clone(),
+        }
+    }
+
+    async fn run(&self, name: &str, with: Value) -> Result<ActionOutput, ActionError> {
+        self.run_on(name, with, None, Duration::from_secs(30)).await
+    }
+
+    async fn run_on(&self, name: &str, with: Value, target: Option<&Target>, timeout: Duration) -> Result<ActionOutput, ActionError> {
+        self.action(name).run(&self.cx(target, timeout), &with).await
+    }
+}
+
+fn target(name: &str, kind: &str, fields: Value) -> Target {
+    let fields: BTreeMap<String, Value> = fields.as_object().unwrap().clone().into_iter().collect();
+    Target { name: name.to_owned(), kind: kind.to_owned(), fields }
+}
+
+/// Writes an executable script.
+fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    // Renamed into place: a file that is open for writing, even in a process that was forked meanwhile, cannot be run.
+    let new = dir.join(format!("{name}.new"));
+    std::fs::write(&new, text).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::rename(new, &path).unwrap();
+    path
+}
+
+/// Polls until it holds.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not so after 10 s: {what}");
+}
+
+/// How many processes live that were started with this in their environment.
+fn living(entry: &str) -> usize {
+    crate::proc::all().iter().filter(|process| crate::proc::has_env(process.pid, entry)).count()
+}
+
+/// The problem of a failed outcome.
+#[track_caller]
+fn failed(outcome: Result<ActionOutput, ActionError>) -> String {
+    match outcome {
+        Err(ActionError::Failed(problem)) => problem,
+        other => panic!("not Failed: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(outcome: Result<ActionOutput, ActionError>) -> String {
+    match outcome {
+        Err(ActionError::Refused(problem)) => problem,
+        other => panic!("not Refused: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn unknown(outcome: Result<ActionOutput, ActionError>) -> String {
+    match outcome {
+        Err(ActionError::Unknown(problem)) => problem,
+        other => panic!("not Unknown: {other:?}"),
+    }
+}
+
+fn nothing() -> Value {
+    json!({})
+}
