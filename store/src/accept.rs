@@ -1,23 +1,18 @@
 //! The inbox: deliveries that arrive together share one transaction, and nobody is answered before it is on disk.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use domain::act::ActOutcome;
-use domain::canonical::ContentKey;
-use domain::event::{Delivery, EventClass, NewEvent};
-use domain::id::DeliveryId;
+use domain::event::Delivery;
 use domain::inbox::{Accepted, Inbox, InboxError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::codec::{clean, micros};
+use crate::deliveries::Prepared;
 use crate::gate::Line;
 use crate::open::Core;
-use crate::tx::{exec_rows, on, rows_of};
-use crate::{Change, Error, Store, Tx};
+use crate::{Change, Error, Store};
 
 /// A transaction takes at most this many deliveries, and no further one once it has this many events.
 const BATCH: usize = 256;
@@ -36,25 +31,6 @@ pub(crate) struct Intake(mpsc::Sender<Waiting>);
 struct Waiting {
     delivery: Prepared,
     reply: oneshot::Sender<Result<Accepted, InboxError>>,
-}
-
-/// A delivery as rows, made by whoever brings it, so that the one writer only writes.
-#[derive(Debug)]
-struct Prepared {
-    id: Vec<u8>,
-    source: String,
-    received_at: i64,
-    raw: Bytes,
-    events: Vec<Row>,
-}
-
-#[derive(Debug)]
-struct Row {
-    key: [u8; 16],
-    lane: i64,
-    chain: i64,
-    person: bool,
-    payload: Vec<u8>,
 }
 
 #[async_trait]
@@ -107,12 +83,13 @@ async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) {
         let mut events = 0;
         let fitting = waiting.iter().take_while(|w| {
             let fits = events < BATCH_EVENTS;
-            events += w.delivery.events.len();
+            events += w.delivery.events();
             fits
         });
         let count = fitting.count();
         let batch: Vec<Waiting> = waiting.drain(..count).collect();
-        match store(core, &batch).await {
+        let deliveries: Vec<&Prepared> = batch.iter().map(|waiting| &waiting.delivery).collect();
+        match store(core, &deliveries).await {
             Ok(accepted) => {
                 for (waiting, accepted) in batch.into_iter().zip(accepted) {
                     // Somebody who went away is stored all the same.
@@ -123,10 +100,8 @@ async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) {
             Err(Error::Unavailable(why)) => refuse(batch, &why),
             Err(_) if batch.len() > 1 => {
                 for waiting in batch {
-                    let answer = store(core, std::slice::from_ref(&waiting)).await;
-                    let _ = waiting.reply.send(
-                        answer.map(|mut one| one.pop().unwrap_or(Accepted { seqs: Vec::new(), repeats: 0 })).map_err(InboxError::from),
-                    );
+                    let answer = store(core, &[&waiting.delivery]).await.and_then(|mut one| one.pop().ok_or(Error::Retry));
+                    let _ = waiting.reply.send(answer.map_err(InboxError::from));
                 }
             }
             Err(error) => refuse(batch, &error.to_string()),
@@ -141,8 +116,8 @@ fn refuse(batch: Vec<Waiting>, why: &str) {
 }
 
 /// One transaction. A deadlock between replicas that accept the same alerts in another order is resolved by trying again.
-async fn store(core: &Arc<Core>, batch: &[Waiting]) -> Result<Vec<Accepted>, Error> {
-    let events: usize = batch.iter().map(|waiting| waiting.delivery.events.len()).sum();
+async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, Error> {
+    let events: usize = batch.iter().map(|delivery| delivery.events()).sum();
     let patience = PATIENCE + Duration::from_millis(u64::try_from(events).unwrap_or(u64::MAX));
     for _ in 0..3 {
         let once = async {
@@ -159,196 +134,4 @@ async fn store(core: &Arc<Core>, batch: &[Waiting]) -> Result<Vec<Accepted>, Err
         }
     }
     Err(Error::Retry)
-}
-
-impl Prepared {
-    fn new(delivery: Delivery) -> Result<Self, InboxError> {
-        let rows = delivery.events.iter().map(Row::new).collect::<Result<_, _>>().map_err(InboxError::from)?;
-        Ok(Self {
-            id: DeliveryId::new(delivery.received_at).0.as_bytes().to_vec(),
-            source: clean(&delivery.source).into_owned(),
-            received_at: micros(delivery.received_at),
-            raw: delivery.raw,
-            events: rows,
-        })
-    }
-}
-
-impl Row {
-    fn new(event: &NewEvent) -> Result<Self, Error> {
-        let hash = ContentKey::of(&[event.order_key.as_bytes()]).0;
-        let [a, b, c, d, e, f, g, h, ..] = hash;
-        Ok(Self {
-            key: event.key.0,
-            lane: i64::from(event.class.lane(&event.order_key)),
-            chain: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            person: event.class == EventClass::Person,
-            payload: serde_json::to_vec(&event.payload).map_err(|error| Error::Refused(error.to_string()))?,
-        })
-    }
-}
-
-/// A row on its way into the queue.
-struct Pending {
-    seq: i64,
-    lane: i64,
-    chain: i64,
-    seen_at: i64,
-    seen: i64,
-}
-
-/// The last row of a chain: in the database, or among those about to be inserted.
-#[derive(Clone, Copy)]
-enum Last {
-    Stored { id: i64, seq: i64 },
-    New(usize),
-}
-
-impl Tx {
-    async fn insert_deliveries(&mut self, batch: &[Waiting]) -> Result<Vec<Accepted>, Error> {
-        let all: Vec<(&Prepared, &Row)> = batch.iter().flat_map(|w| w.delivery.events.iter().map(move |row| (&w.delivery, row))).collect();
-        let mut fresh = self.insert_events(&all).await?;
-        let repeated: Vec<&Row> = all.iter().map(|(_, row)| *row).filter(|row| !fresh.contains_key(&row.key)).collect();
-        let known = self.seqs(&repeated).await?;
-        let mut last = self.chain_ends(&repeated).await?;
-
-        let mut new = Vec::with_capacity(all.len());
-        let mut bumps: HashMap<i64, (i64, i64)> = HashMap::new();
-        let mut deliveries = Vec::new();
-        let mut seqs_of_fresh = HashMap::new();
-        let mut answers = Vec::with_capacity(batch.len());
-        for Waiting { delivery, .. } in batch {
-            let mut accepted = Accepted { seqs: Vec::with_capacity(delivery.events.len()), repeats: 0 };
-            let mut evidence = false;
-            for row in &delivery.events {
-                let pending = |seq, seen| Pending { seq, lane: row.lane, chain: row.chain, seen_at: delivery.received_at, seen };
-                if let Some(seq) = fresh.remove(&row.key) {
-                    seqs_of_fresh.insert(row.key, seq);
-                    last.insert(row.chain, Last::New(new.len()));
-                    new.push(pending(seq, 1));
-                    accepted.seqs.push(seq);
-                    evidence = true;
-                    continue;
-                }
-                let Some(&seq) = seqs_of_fresh.get(&row.key).or_else(|| known.get(&row.key)) else {
-                    return Err(Error::Retry);
-                };
-                accepted.seqs.push(seq);
-                accepted.repeats += 1;
-                if row.person {
-                    continue;
-                }
-                match last.get(&row.chain) {
-                    Some(&Last::New(at)) if new[at].seq == seq => {
-                        new[at].seen += 1;
-                        new[at].seen_at = new[at].seen_at.max(delivery.received_at);
-                    }
-                    Some(&Last::Stored { id, seq: stored }) if stored == seq => {
-                        let (n, at) = bumps.entry(id).or_insert((0, delivery.received_at));
-                        *n += 1;
-                        *at = (*at).max(delivery.received_at);
-                    }
-                    _ => {
-                        last.insert(row.chain, Last::New(new.len()));
-                        new.push(pending(seq, 2));
-                    }
-                }
-            }
-            if evidence && !delivery.raw.is_empty() {
-                deliveries.push(delivery);
-            }
-            answers.push(accepted);
-        }
-        self.insert_pending(&new, bumps).await?;
-        exec_rows!(
-            self,
-            "insert into deliveries (id, source, received_at, raw) ",
-            deliveries,
-            |b, d| b.push_bind(&d.id[..]).push_bind(&d.source).push_bind(d.received_at).push_bind(&d.raw[..]),
-            ""
-        );
-        Ok(answers)
-    }
-
-    /// Stores what is new; gives its sequence numbers. What is known already is left out.
-    async fn insert_events(&mut self, all: &[(&Prepared, &Row)]) -> Result<HashMap<[u8; 16], i64>, Error> {
-        let mut seen = HashSet::with_capacity(all.len());
-        let mut numbered: Vec<(Option<i64>, &Prepared, &Row)> =
-            all.iter().filter(|(_, row)| seen.insert(row.key)).map(|(delivery, row)| (None, *delivery, *row)).collect();
-        if self.is_postgres() && !numbered.is_empty() {
-            // Replicas that accept the same alerts wait for each other's keys: taking them in one order avoids deadlocks. The numbers
-            // are drawn first, so that they follow the deliveries' order.
-            let count = i64::try_from(numbered.len()).unwrap_or(i64::MAX);
-            let numbers: Vec<(i64,)> =
-                crate::tx::rows!(self, "select nextval(pg_get_serial_sequence('events', 'seq')) from generate_series(1, $1)", count);
-            for (row, (number,)) in numbered.iter_mut().zip(numbers) {
-                row.0 = Some(number);
-            }
-            numbered.sort_unstable_by_key(|(_, _, row)| row.key);
-        }
-        let stored: Vec<(Vec<u8>, i64)> = rows_of!(
-            self,
-            "insert into events (seq, key, delivery_id, source, lane, received_at, payload) ",
-            numbered,
-            |b, r| b
-                .push_bind(r.0)
-                .push_bind(&r.2.key[..])
-                .push_bind((!r.1.raw.is_empty()).then_some(&r.1.id[..]))
-                .push_bind(&r.1.source)
-                .push_bind(r.2.lane)
-                .push_bind(r.1.received_at)
-                .push_bind(&r.2.payload[..]),
-            " on conflict (key) do nothing returning key, seq"
-        );
-        Ok(by_key(stored))
-    }
-
-    async fn seqs(&mut self, rows: &[&Row]) -> Result<HashMap<[u8; 16], i64>, Error> {
-        let mut keys: Vec<[u8; 16]> = rows.iter().map(|row| row.key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let found: Vec<(Vec<u8>, i64)> =
-            rows_of!(self, "select key, seq from events where key in (", keys, |b, key| b.push_bind(&key[..]), ")");
-        Ok(by_key(found))
-    }
-
-    /// The last waiting row of each chain. On PostgreSQL a row that somebody has claimed does not count: what it will become is not seen yet.
-    async fn chain_ends(&mut self, rows: &[&Row]) -> Result<HashMap<i64, Last>, Error> {
-        let mut chains: Vec<i64> = rows.iter().filter(|row| !row.person).map(|row| row.chain).collect();
-        chains.sort_unstable();
-        chains.dedup();
-        let lock = self.skip_locked(" for update skip locked");
-        let found: Vec<(i64, i64, i64)> = rows_of!(
-            self,
-            "select chain, id, event_seq from queue q where chain in (",
-            chains,
-            |b, chain| b.push_bind(chain),
-            format!(") and id = (select max(l.id) from queue l where l.chain = q.chain){lock}")
-        );
-        Ok(found.into_iter().map(|(chain, id, seq)| (chain, Last::Stored { id, seq })).collect())
-    }
-
-    async fn insert_pending(&mut self, new: &[Pending], bumps: HashMap<i64, (i64, i64)>) -> Result<(), Error> {
-        exec_rows!(
-            self,
-            "insert into queue (event_seq, lane, chain, seen_at, seen) ",
-            new,
-            |b, p| b.push_bind(p.seq).push_bind(p.lane).push_bind(p.chain).push_bind(p.seen_at).push_bind(p.seen),
-            ""
-        );
-        let bumps: Vec<(i64, i64, i64)> = bumps.into_iter().map(|(id, (n, at))| (id, n, at)).collect();
-        exec_rows!(
-            self,
-            "update queue set seen = queue.seen + v.column2, \
-             seen_at = case when v.column3 > queue.seen_at then v.column3 else queue.seen_at end from (",
-            bumps,
-            |b, bump| b.push_bind(bump.0).push_bind(bump.1).push_bind(bump.2),
-            ") as v where queue.id = v.column1"
-        );
-        Ok(())
-    }
-}
-
-fn by_key(rows: Vec<(Vec<u8>, i64)>) -> HashMap<[u8; 16], i64> {
-    rows.into_iter().filter_map(|(key, seq)| Some((key.try_into().ok()?, seq))).collect()
 }

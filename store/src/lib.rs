@@ -6,9 +6,11 @@
 mod accept;
 mod alerts;
 mod approvals;
+mod attempts;
 mod audit;
 mod cards;
 mod codec;
+mod deliveries;
 mod depths;
 mod error;
 mod events;
@@ -17,12 +19,15 @@ mod gate;
 mod heartbeats;
 mod incidents;
 mod jobs;
+mod locks;
 mod open;
+mod postgres;
 mod rule_sets;
 mod runs;
 mod samples;
 mod schema;
 mod signin;
+mod sqlite;
 #[cfg(test)]
 mod tests;
 mod timeline;

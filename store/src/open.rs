@@ -1,32 +1,22 @@
 //! Opening the store: which database, how it is set up, and what it promises.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::id::StartId;
 use domain::time::Clock;
 use secrecy::SecretSlice;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, PgConnection, PgPool, SqlitePool};
-use tokio::sync::{Mutex, broadcast};
+use tokio::sync::broadcast;
 
-use crate::gate::{Gate, Line};
-use crate::tx::{Conn, SqliteTx, Tx, Writer};
-use crate::{Change, Error, Store, accept, schema};
-
-/// How long a transaction waits for its turn. Longer means that somebody waits for himself.
-const TURN: Duration = Duration::from_secs(10);
-/// How long to wait for a PostgreSQL connection; a sender of alerts must hear within a second that there is none.
-const ACQUIRE: Duration = Duration::from_secs(2);
-const ACQUIRE_INGEST: Duration = Duration::from_millis(800);
-/// SQLite below this can corrupt its log when it is reset: sqlite.org/wal.html#walresetbug.
-const OLDEST_SQLITE: (u32, u32, u32) = (3, 51, 3);
+use crate::gate::Line;
+use crate::postgres::Server;
+use crate::sqlite::SqliteFile;
+use crate::tx::{Conn, Tx};
+use crate::{Change, Error, Store, accept};
 
 /// What a store needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// `sqlite:PATH`, `sqlite::memory:` (a temporary file, gone with the store) or `postgres://USER@HOST/DATABASE`.
     pub url: String,
@@ -65,26 +55,8 @@ pub(crate) struct Core {
 
 #[derive(Debug)]
 pub(crate) enum Database {
-    Sqlite(Sqlite),
-    Postgres(Postgres),
-}
-
-/// Deliveries have connections of their own: they wait for no worker and no page.
-#[derive(Debug)]
-pub(crate) struct Postgres {
-    ingest: PgPool,
-    other: PgPool,
-}
-
-#[derive(Debug)]
-pub(crate) struct Sqlite {
-    gate: Arc<Gate>,
-    writer: Arc<Mutex<Writer>>,
-    readers: SqlitePool,
-    /// Held as long as the store is: one process per file.
-    _lock: std::fs::File,
-    /// A file that goes with the store.
-    _temporary: Option<tempfile::TempDir>,
+    Sqlite(SqliteFile),
+    Postgres(Server),
 }
 
 impl Store {
@@ -94,9 +66,11 @@ impl Store {
     /// [`Error::Config`] says what to change; [`Error::Unavailable`] if the database cannot be reached.
     pub async fn open(options: Options) -> Result<Self, Error> {
         let (database, durability) = if let Some(path) = options.url.strip_prefix("sqlite:") {
-            open_sqlite(path.strip_prefix("//").unwrap_or(path)).await?
+            let (file, promise) = SqliteFile::open(path.strip_prefix("//").unwrap_or(path)).await?;
+            (Database::Sqlite(file), promise)
         } else if options.url.starts_with("postgres:") || options.url.starts_with("postgresql:") {
-            open_postgres(&options.url).await?
+            let (server, promise) = Server::open(&options.url).await?;
+            (Database::Postgres(server), promise)
         } else {
             return Err(Error::Config("the store's address must begin with sqlite: or postgres://".to_owned()));
         };
@@ -131,32 +105,19 @@ impl Store {
     pub async fn ping(&self) -> Result<(), Error> {
         let ask = async {
             match &self.core.database {
-                Database::Sqlite(sqlite) => sqlx::query("select 1").execute(&sqlite.readers).await.map(|_| ()),
-                Database::Postgres(pools) => sqlx::query("select 1").execute(&pools.other).await.map(|_| ()),
+                Database::Sqlite(file) => file.ping().await,
+                Database::Postgres(server) => server.ping().await,
             }
         };
-        match tokio::time::timeout(Duration::from_secs(1), ask).await {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(Error::Unavailable("no answer within a second".to_owned())),
-        }
+        let answer = tokio::time::timeout(Duration::from_secs(1), ask).await;
+        answer.unwrap_or_else(|_| Err(Error::Unavailable("no answer within a second".to_owned())))
     }
 
     /// Says goodbye to the database: nothing is stored or found any more. Call it last.
     pub async fn close(&self) {
         match &self.core.database {
-            Database::Sqlite(sqlite) => {
-                sqlite.readers.close().await;
-                let _pass = sqlite.gate.enter(Line::Other).await;
-                let mut writer = sqlite.writer.lock().await;
-                writer.closed = true;
-                if let Err(error) = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut writer.conn).await {
-                    tracing::debug!(%error, "the log stays for the next start");
-                }
-            }
-            Database::Postgres(pools) => {
-                pools.ingest.close().await;
-                pools.other.close().await;
-            }
+            Database::Sqlite(file) => file.close().await,
+            Database::Postgres(server) => server.close().await,
         }
     }
 
@@ -188,139 +149,24 @@ impl Core {
 
     pub(crate) async fn begin(self: &Arc<Self>, line: Line) -> Result<Tx, Error> {
         let conn = match &self.database {
-            Database::Sqlite(sqlite) => {
-                let turn = tokio::time::timeout(TURN, sqlite.gate.enter(line)).await;
-                let pass =
-                    turn.map_err(|_| Error::Unavailable(format!("no turn to write within {TURN:?}: is a transaction begun in another?")))?;
-                let mut writer = sqlite.writer.clone().lock_owned().await;
-                writer.begin().await?;
-                Conn::Sqlite(SqliteTx::Writer { writer, _pass: pass })
-            }
-            Database::Postgres(pools) => Conn::Postgres(match line {
-                Line::Ingest => pools.ingest.begin().await?,
-                Line::Other => pools.other.begin().await?,
-            }),
+            Database::Sqlite(file) => Conn::Sqlite(file.begin(line).await?),
+            Database::Postgres(server) => Conn::Postgres(server.begin(line).await?),
         };
         Ok(Tx::new(self.clone(), conn, true))
     }
 
     pub(crate) async fn read(self: &Arc<Self>) -> Result<Tx, Error> {
         let conn = match &self.database {
-            Database::Sqlite(sqlite) => Conn::Sqlite(SqliteTx::Reader(sqlite.readers.begin().await?)),
-            Database::Postgres(pools) => Conn::Postgres(pools.other.begin_with("begin isolation level repeatable read read only").await?),
+            Database::Sqlite(file) => Conn::Sqlite(file.read().await?),
+            Database::Postgres(server) => Conn::Postgres(server.read().await?),
         };
         Ok(Tx::new(self.clone(), conn, false))
     }
 }
 
-async fn open_sqlite(path: &str) -> Result<(Database, String), Error> {
-    let temporary = match path {
-        ":memory:" => Some(tempfile::tempdir().map_err(|error| Error::Config(format!("no temporary folder for the store: {error}")))?),
-        _ => None,
-    };
-    let path = match &temporary {
-        Some(dir) => dir.path().join("store.db"),
-        None => PathBuf::from(path),
-    };
-    let lock = lock(&path).await?;
-    let synchronous = if temporary.is_some() { SqliteSynchronous::Off } else { SqliteSynchronous::Full };
-    let options = SqliteConnectOptions::new()
-        .filename(&path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(synchronous)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5))
-        .statement_cache_capacity(1024)
-        .pragma("cache_size", "-16000")
-        .pragma("mmap_size", "0")
-        .pragma("temp_store", "memory")
-        .pragma("wal_autocheckpoint", "4000")
-        .thread_name(|_| "store-writer".to_owned());
-    let cannot = |error: sqlx::Error| Error::Config(format!("cannot open {}: {error}", path.display()));
-    let mut writer = options.connect().await.map_err(cannot)?;
-    check_version(&mut writer).await?;
-    schema::migrator(Backend::Sqlite).run(&mut writer).await.map_err(schema::explain)?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(ACQUIRE)
-        .test_before_acquire(false)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_lazy_with(
-            options.read_only(true).create_if_missing(false).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}")),
-        );
-    let durability = match temporary {
-        Some(_) => "SQLite in a temporary file: nothing survives the end of the process".to_owned(),
-        None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
-    };
-    let sqlite =
-        Sqlite { gate: Arc::default(), writer: Arc::new(Mutex::new(Writer::new(writer))), readers, _lock: lock, _temporary: temporary };
-    Ok((Database::Sqlite(sqlite), durability))
-}
-
-/// Takes the file beside the database that says whose it is. An earlier owner in this process may need a moment to let go.
-async fn lock(database: &Path) -> Result<std::fs::File, Error> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let path = PathBuf::from(path);
-    let cannot = |error: &dyn std::fmt::Display| {
-        Error::Config(format!("cannot open {}: {error}; the store's folder must exist and be writable", path.display()))
-    };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|error| cannot(&error))?;
-    for _ in 0..40 {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(50)).await,
-            Err(error) => return Err(cannot(&error)),
-        }
+impl fmt::Debug for Options {
+    /// Without the address, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options").field("instance", &self.instance).field("start", &self.start).finish_non_exhaustive()
     }
-    Err(Error::Config(format!(
-        "another Watchkeeper has {} open: SQLite serves one process; stop the other one, or use PostgreSQL for several",
-        database.display()
-    )))
-}
-
-async fn check_version(conn: &mut sqlx::SqliteConnection) -> Result<(), Error> {
-    let (version,): (String,) = sqlx::query_as("select sqlite_version()").fetch_one(conn).await?;
-    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
-    let mut next = || parts.next().unwrap_or(0);
-    if (next(), next(), next()) < OLDEST_SQLITE {
-        let (a, b, c) = OLDEST_SQLITE;
-        return Err(Error::Config(format!("SQLite {version} can corrupt its log; build with {a}.{b}.{c} or newer")));
-    }
-    Ok(())
-}
-
-async fn open_postgres(url: &str) -> Result<(Database, String), Error> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| Error::Config(format!("the store's address is no PostgreSQL address: {error}")))?
-        .application_name("watchkeeper")
-        .statement_cache_capacity(512);
-    let pool = |connections, acquire| {
-        PgPoolOptions::new().max_connections(connections).acquire_timeout(acquire).after_connect(|conn, _| Box::pin(settle(conn)))
-    };
-    let other = pool(8, ACQUIRE).connect_with(options.clone()).await?;
-    let ingest = pool(2, ACQUIRE_INGEST).connect_lazy_with(options);
-    schema::migrator(Backend::Postgres).run(&other).await.map_err(schema::explain)?;
-    let (version, fsync, commit): (String, String, String) =
-        sqlx::query_as("select current_setting('server_version'), current_setting('fsync'), current_setting('synchronous_commit')")
-            .fetch_one(&other)
-            .await?;
-    let durability = match fsync.as_str() {
-        "on" => format!("PostgreSQL {version} (synchronous_commit={commit}): what was accepted survives kill -9 and power loss"),
-        _ => format!("PostgreSQL {version} with fsync={fsync}: what was accepted can be LOST at a power loss; set fsync=on"),
-    };
-    Ok((Database::Postgres(Postgres { ingest, other }), durability))
-}
-
-/// What every PostgreSQL connection is told first.
-async fn settle(conn: &mut PgConnection) -> sqlx::Result<()> {
-    // A commit that is not on disk is no commit, whatever the server's default; stricter settings stay.
-    let settings = "select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
-    sqlx::query(settings).execute(&mut *conn).await?;
-    for setting in ["set statement_timeout = '10s'", "set lock_timeout = '5s'", "set idle_in_transaction_session_timeout = '30s'"] {
-        sqlx::query(setting).execute(&mut *conn).await?;
-    }
-    Ok(())
 }

@@ -1,11 +1,11 @@
-//! Runs, the locks on their targets, and the journal of their attempts.
+//! Runs of runbooks, changed only by compare-and-set.
 
 use domain::id::{IncidentId, RunId};
-use domain::run::{Attempt, Run, RunState};
+use domain::run::{Run, RunState};
 use jiff::Timestamp;
 
 use crate::codec::{clean, from_doc, from_word, id, maybe_time, micros, time, to_doc};
-use crate::tx::{exec, exec_rows, on, row, rows, rows_of};
+use crate::tx::{exec, exec_rows, on, row, rows};
 use crate::{Change, Error, Tx};
 
 /// The states in which a run has not ended; the partial index names the same.
@@ -158,99 +158,6 @@ impl Tx {
             Ok((id("runs", &run)?, from_word("runs", &run, &state)?, time("runs", &run, created)?, maybe_time("runs", &run, finished)?))
         };
         found.into_iter().map(one).collect()
-    }
-
-    /// Locks all these targets for a run, or none of them. True also for those that it has locked already.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn lock_targets(&mut self, run: RunId, targets: &[&str]) -> Result<bool, Error> {
-        let now = micros(self.core.clock.now());
-        let mut targets: Vec<_> = targets.iter().map(|target| clean(target)).collect();
-        targets.sort_unstable();
-        targets.dedup();
-        let taken: Vec<(String,)> = rows_of!(
-            self,
-            "insert into target_locks (target, run_id, at) ",
-            targets,
-            |b, target| b.push_bind(&**target).push_bind(run.to_string()).push_bind(now),
-            " on conflict (target) do nothing returning target"
-        );
-        let held: Vec<(String,)> = rows_of!(
-            self,
-            format!("select target from target_locks where run_id = '{run}' and target in ("),
-            targets,
-            |b, target| b.push_bind(&**target),
-            ")"
-        );
-        if held.len() == targets.len() {
-            return Ok(true);
-        }
-        exec_rows!(self, "delete from target_locks where target in (", taken, |b, target| b.push_bind(&target.0), ")");
-        Ok(false)
-    }
-
-    /// The locked targets: by which run, since when.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn locked_targets(&mut self) -> Result<Vec<(String, RunId, Timestamp)>, Error> {
-        let found: Vec<(String, String, i64)> = rows!(self, "select target, run_id, at from target_locks order by target");
-        let one = |(target, run, at): (String, String, i64)| Ok((target, id("target_locks", &run)?, time("target_locks", &run, at)?));
-        found.into_iter().map(one).collect()
-    }
-
-    /// Unlocks what a run has locked.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn unlock_targets(&mut self, run: RunId) -> Result<(), Error> {
-        exec!(self, "delete from target_locks where run_id = $1", run.to_string());
-        Ok(())
-    }
-
-    /// Stores the intent of an attempt. Commit before anything happens.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if this attempt was begun already, by whomever.
-    pub async fn start_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        let inserted = exec!(
-            self,
-            "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5) on conflict do nothing",
-            attempt.run.to_string(),
-            attempt.index,
-            attempt.attempt,
-            attempt.state.as_str(),
-            to_doc(attempt)?
-        );
-        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
-    }
-
-    /// Stores the result of an attempt that was begun, or the truth about one that was unknown.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if it was not begun, or has a result.
-    pub async fn finish_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        let updated = exec!(
-            self,
-            "update attempts set state = $1, doc = $2 where run_id = $3 and step_index = $4 and attempt = $5 \
-             and state in ('started', 'unknown')",
-            attempt.state.as_str(),
-            to_doc(attempt)?,
-            attempt.run.to_string(),
-            attempt.index,
-            attempt.attempt
-        );
-        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
-    }
-
-    /// A run's journal, in order.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn attempts(&mut self, run: RunId) -> Result<Vec<Attempt>, Error> {
-        let found: Vec<(String,)> = rows!(self, "select doc from attempts where run_id = $1 order by step_index, attempt", run.to_string());
-        found.into_iter().map(|(doc,)| from_doc("attempts", run, &doc)).collect()
     }
 }
 

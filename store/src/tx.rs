@@ -1,14 +1,12 @@
 //! One transaction on either database, and the macros by which one SQL text serves both.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use sqlx::{Postgres, Sqlite, SqliteConnection, Transaction};
-use tokio::sync::OwnedMutexGuard;
+use sqlx::{Postgres, Transaction};
 
-use crate::gate::Pass;
 use crate::open::Core;
+use crate::sqlite::SqliteTx;
 use crate::{Change, Error};
 
 /// A transaction. Nothing in it lasts before [`Tx::commit`]; dropping it rolls back.
@@ -85,80 +83,6 @@ impl Tx {
     pub(crate) fn changed(&mut self, change: Change) {
         if self.changes.last() != Some(&change) {
             self.changes.push(change);
-        }
-    }
-}
-
-/// A transaction on SQLite: the writer's, or one reader's snapshot.
-#[derive(Debug)]
-pub(crate) enum SqliteTx {
-    /// Fields are dropped in order: the writer is free before the next one is called.
-    Writer {
-        writer: OwnedMutexGuard<Writer>,
-        _pass: Pass,
-    },
-    Reader(Transaction<'static, Sqlite>),
-}
-
-/// SQLite's one writing connection.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    pub(crate) conn: SqliteConnection,
-    /// A transaction was begun and not committed: whoever begins next rolls it back first.
-    open: bool,
-    /// The store was closed: nobody begins any more.
-    pub(crate) closed: bool,
-}
-
-impl Writer {
-    pub(crate) fn new(conn: SqliteConnection) -> Self {
-        Self { conn, open: false, closed: false }
-    }
-
-    pub(crate) async fn begin(&mut self) -> Result<(), Error> {
-        if self.closed {
-            return Err(Error::Unavailable("the store is closed".to_owned()));
-        }
-        if self.open && sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
-            tracing::debug!("the last transaction had ended by itself");
-        }
-        self.open = true;
-        sqlx::query("begin immediate").execute(&mut self.conn).await?;
-        Ok(())
-    }
-
-    async fn commit(&mut self) -> Result<(), Error> {
-        sqlx::query("commit").execute(&mut self.conn).await?;
-        self.open = false;
-        Ok(())
-    }
-}
-
-impl SqliteTx {
-    async fn commit(self) -> Result<(), Error> {
-        match self {
-            Self::Writer { mut writer, _pass } => writer.commit().await,
-            Self::Reader(tx) => Ok(tx.commit().await?),
-        }
-    }
-}
-
-impl Deref for SqliteTx {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        match self {
-            Self::Writer { writer, .. } => &writer.conn,
-            Self::Reader(tx) => tx,
-        }
-    }
-}
-
-impl DerefMut for SqliteTx {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        match self {
-            Self::Writer { writer, .. } => &mut writer.conn,
-            Self::Reader(tx) => tx,
         }
     }
 }

@@ -1,0 +1,54 @@
+//! The journal of a run: each attempt's intent before anything happens, its result afterwards.
+
+use domain::id::RunId;
+use domain::run::Attempt;
+
+use crate::codec::{from_doc, to_doc};
+use crate::tx::{exec, on, rows};
+use crate::{Error, Tx};
+
+impl Tx {
+    /// Stores the intent of an attempt. Commit before anything happens.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if this attempt was begun already, by whomever.
+    pub async fn start_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        let inserted = exec!(
+            self,
+            "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5) on conflict do nothing",
+            attempt.run.to_string(),
+            attempt.index,
+            attempt.attempt,
+            attempt.state.as_str(),
+            to_doc(attempt)?
+        );
+        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// Stores the result of an attempt that was begun, or the truth about one that was unknown.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it was not begun, or has a result.
+    pub async fn finish_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        let updated = exec!(
+            self,
+            "update attempts set state = $1, doc = $2 where run_id = $3 and step_index = $4 and attempt = $5 \
+             and state in ('started', 'unknown')",
+            attempt.state.as_str(),
+            to_doc(attempt)?,
+            attempt.run.to_string(),
+            attempt.index,
+            attempt.attempt
+        );
+        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// A run's journal, in order.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn attempts(&mut self, run: RunId) -> Result<Vec<Attempt>, Error> {
+        let found: Vec<(String,)> = rows!(self, "select doc from attempts where run_id = $1 order by step_index, attempt", run.to_string());
+        found.into_iter().map(|(doc,)| from_doc("attempts", run, &doc)).collect()
+    }
+}

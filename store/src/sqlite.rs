@@ -1,0 +1,204 @@
+//! SQLite: one file, one process, one writer, a few readers beside it.
+
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::gate::{Gate, Line, Pass};
+use crate::{Backend, Error, schema};
+
+/// How long a transaction waits for its turn. Longer means that somebody waits for himself.
+const TURN: Duration = Duration::from_secs(10);
+/// Below this SQLite can corrupt its log when it is reset: sqlite.org/wal.html#walresetbug.
+const OLDEST: (u32, u32, u32) = (3, 51, 3);
+
+/// An open database file.
+#[derive(Debug)]
+pub(crate) struct SqliteFile {
+    gate: Arc<Gate>,
+    writer: Arc<Mutex<Writer>>,
+    readers: SqlitePool,
+    /// Held as long as the store is: one process per file.
+    _lock: std::fs::File,
+    /// A file that goes with the store.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// A transaction: the writer's, or one reader's snapshot.
+#[derive(Debug)]
+pub(crate) enum SqliteTx {
+    /// Fields are dropped in order: the writer is free before the next one is called.
+    Writer {
+        writer: OwnedMutexGuard<Writer>,
+        _pass: Pass,
+    },
+    Reader(Transaction<'static, Sqlite>),
+}
+
+/// The one writing connection.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    conn: SqliteConnection,
+    /// A transaction was begun and not committed: whoever begins next rolls it back first.
+    open: bool,
+    /// The store was closed: nobody begins any more.
+    closed: bool,
+}
+
+impl SqliteFile {
+    /// Opens a file, or a temporary one for `:memory:`, and brings its tables up to date; also says what it promises.
+    pub(crate) async fn open(path: &str) -> Result<(Self, String), Error> {
+        let temporary = match path {
+            ":memory:" => Some(tempfile::tempdir().map_err(|error| Error::Config(format!("no temporary folder for the store: {error}")))?),
+            _ => None,
+        };
+        let path = temporary.as_ref().map_or_else(|| PathBuf::from(path), |dir| dir.path().join("store.db"));
+        let lock = lock(&path).await?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(if temporary.is_some() { SqliteSynchronous::Off } else { SqliteSynchronous::Full })
+            .busy_timeout(Duration::from_secs(5))
+            .statement_cache_capacity(1024)
+            .pragma("cache_size", "-16000")
+            .pragma("mmap_size", "0")
+            .pragma("temp_store", "memory")
+            .pragma("wal_autocheckpoint", "4000")
+            .thread_name(|_| "store-writer".to_owned());
+        let cannot = |error: sqlx::Error| Error::Config(format!("cannot open {}: {error}", path.display()));
+        let mut conn = options.connect().await.map_err(cannot)?;
+        check_version(&mut conn).await?;
+        schema::migrator(Backend::Sqlite).run(&mut conn).await.map_err(schema::explain)?;
+        let reading =
+            options.read_only(true).create_if_missing(false).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}"));
+        let readers = SqlitePoolOptions::new()
+            .max_connections(4)
+            .acquire_timeout(Duration::from_secs(2))
+            .test_before_acquire(false)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(reading);
+        let durability = match temporary {
+            Some(_) => "SQLite in a temporary file: nothing survives the end of the process".to_owned(),
+            None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
+        };
+        let writer = Arc::new(Mutex::new(Writer { conn, open: false, closed: false }));
+        Ok((Self { gate: Arc::default(), writer, readers, _lock: lock, _temporary: temporary }, durability))
+    }
+
+    pub(crate) async fn begin(&self, line: Line) -> Result<SqliteTx, Error> {
+        let Ok(pass) = tokio::time::timeout(TURN, self.gate.enter(line)).await else {
+            return Err(Error::Unavailable(format!("no turn to write within {TURN:?}: is a transaction begun inside another?")));
+        };
+        let mut writer = self.writer.clone().lock_owned().await;
+        writer.begin().await?;
+        Ok(SqliteTx::Writer { writer, _pass: pass })
+    }
+
+    pub(crate) async fn read(&self) -> Result<SqliteTx, Error> {
+        Ok(SqliteTx::Reader(self.readers.begin().await?))
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        sqlx::query("select 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.readers.close().await;
+        let _pass = self.gate.enter(Line::Other).await;
+        let mut writer = self.writer.lock().await;
+        writer.closed = true;
+        if let Err(error) = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut writer.conn).await {
+            tracing::debug!(%error, "the log stays for the next start");
+        }
+    }
+}
+
+impl Writer {
+    async fn begin(&mut self) -> Result<(), Error> {
+        if self.closed {
+            return Err(Error::Unavailable("the store is closed".to_owned()));
+        }
+        if self.open && sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
+            tracing::debug!("the last transaction had ended by itself");
+        }
+        self.open = true;
+        sqlx::query("begin immediate").execute(&mut self.conn).await?;
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), Error> {
+        sqlx::query("commit").execute(&mut self.conn).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl SqliteTx {
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        match self {
+            Self::Writer { mut writer, _pass } => writer.commit().await,
+            Self::Reader(tx) => Ok(tx.commit().await?),
+        }
+    }
+}
+
+impl Deref for SqliteTx {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        match self {
+            Self::Writer { writer, .. } => &writer.conn,
+            Self::Reader(tx) => tx,
+        }
+    }
+}
+
+impl DerefMut for SqliteTx {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        match self {
+            Self::Writer { writer, .. } => &mut writer.conn,
+            Self::Reader(tx) => tx,
+        }
+    }
+}
+
+/// Takes the file beside the database that says whose it is. An earlier owner in this process may need a moment to let go.
+async fn lock(database: &Path) -> Result<std::fs::File, Error> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let cannot = |error: &dyn std::fmt::Display| {
+        Error::Config(format!("cannot open {}: {error}; the store's folder must exist and be writable", path.display()))
+    };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|error| cannot(&error))?;
+    for _ in 0..40 {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => return Err(cannot(&error)),
+        }
+    }
+    Err(Error::Config(format!(
+        "another Watchkeeper has {} open: SQLite serves one process; stop the other one, or use PostgreSQL for several",
+        database.display()
+    )))
+}
+
+async fn check_version(conn: &mut SqliteConnection) -> Result<(), Error> {
+    let (version,): (String,) = sqlx::query_as("select sqlite_version()").fetch_one(conn).await?;
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    if (next(), next(), next()) < OLDEST {
+        let (a, b, c) = OLDEST;
+        return Err(Error::Config(format!("SQLite {version} can corrupt its log; build with {a}.{b}.{c} or newer")));
+    }
+    Ok(())
+}
