@@ -1,0 +1,65 @@
+//! `/api/v1/runs`: list, look with all attempts, cancel.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use domain::act::Verb;
+use domain::id::RunId;
+use domain::permission::Right;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::RunFilter;
+
+use super::acts::act;
+use super::input::{Asked, Named, page};
+use super::{Caller, ask};
+use crate::error::ApiError;
+use crate::gateway::App;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/runs", get(list)).route("/runs/{id}", get(show)).route("/runs/{id}/cancel", post(cancel))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Filter {
+    /// Only those that have not ended.
+    #[serde(default)]
+    active: bool,
+    /// Only those of this runbook.
+    runbook: Option<String>,
+    /// The `next` of the page before.
+    cursor: Option<RunId>,
+    limit: Option<i64>,
+}
+
+/// `GET /runs?active=&runbook=&cursor=&limit=`: newest first, as `{items, next}`.
+async fn list(State(app): State<App>, caller: Caller, Asked(asked): Asked<Filter>) -> Result<Json<Value>, ApiError> {
+    caller.needs(&app, Right::View).await?;
+    let limit = page(asked.limit);
+    let filter = RunFilter { active_only: asked.active, runbook: asked.runbook, before: asked.cursor, limit };
+    let items = ask(&app, async { app.store.read().await?.runs(&filter).await }).await?;
+    let next = items.last().filter(|_| items.len() as i64 == limit).map(|run| run.id);
+    Ok(Json(json!({"items": items, "next": next})))
+}
+
+/// `GET /runs/{id}`: the run, its attempts and its approval.
+async fn show(State(app): State<App>, caller: Caller, Named(id): Named<RunId>) -> Result<Json<Value>, ApiError> {
+    caller.needs(&app, Right::View).await?;
+    let found = ask(&app, async {
+        let mut tx = app.store.read().await?;
+        let Some(run) = tx.run(id).await? else { return Ok(None) };
+        let attempts = tx.attempts(id).await?;
+        let approval = tx.approval_of(id).await?;
+        Ok(Some(json!({"run": run, "attempts": attempts, "approval": approval})))
+    });
+    found.await?.map(Json).ok_or(ApiError::NotFound("run"))
+}
+
+/// `POST /runs/{id}/cancel`.
+async fn cancel(State(app): State<App>, caller: Caller, Named(run): Named<RunId>, headers: HeaderMap) -> Result<Response, ApiError> {
+    ask(&app, async { app.store.read().await?.run(run).await }).await?.ok_or(ApiError::NotFound("run"))?;
+    act(&app, &caller, &headers, Verb::Cancel { run }).await
+}

@@ -1,0 +1,222 @@
+//! Who may send to a source: bearer, basic and signatures, two active secrets each. No secret is no entry.
+//!
+//! What is checked depends only on what the sender presents, never on whether the source exists: an unknown source is compared with
+//! secrets that nobody has, so that its answer and its time are those of a wrong secret.
+
+use axum::http::{HeaderMap, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::signature::{Key, Signed};
+
+/// How a sender proves itself. The configuration names these.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// `Authorization: Bearer …`.
+    Bearer(SecretString),
+    /// `Authorization: Basic …`.
+    Basic {
+        /// The user name; no secret.
+        user: String,
+        /// The password.
+        password: SecretString,
+    },
+    /// `X-Hub-Signature-256: sha256=…` over the body, as GitHub sends it.
+    HubSignature(SecretString),
+    /// `webhook-id`, `webhook-timestamp` and `webhook-signature` as <https://www.standardwebhooks.com> defines them; `whsec_…`.
+    StandardWebhooks(SecretString),
+}
+
+/// A secret that only needs to be recognised: its SHA-256.
+#[derive(Clone)]
+pub struct HashedSecret([u8; 32]);
+
+/// The secrets of one source. The default has none and lets nobody in.
+#[derive(Clone, Debug, Default)]
+pub struct SourceAuth {
+    header: Vec<HashedSecret>,
+    hub: Vec<Key>,
+    standard: Vec<Key>,
+}
+
+/// Why secrets are refused at load.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// None at all.
+    #[error("no secret: add one under `auth`, a source without a secret stays closed")]
+    Missing,
+    /// Too easy to guess.
+    #[error("a {0} secret is shorter than {MIN_SECRET} bytes: make one with `openssl rand -base64 32`")]
+    Weak(&'static str),
+    /// Rotation needs two, not more.
+    #[error("more than two {0} secrets: remove those that no sender uses any more")]
+    TooMany(&'static str),
+    /// Not in the form that its standard says.
+    #[error("a Standard Webhooks secret is `whsec_` and the base64 of 24 to 64 bytes")]
+    NotStandard,
+}
+
+/// 128 bits: what a guesser cannot try.
+const MIN_SECRET: usize = 16;
+/// Active at once, so that a secret can be changed without a gap.
+const ACTIVE: usize = 2;
+
+impl SourceAuth {
+    /// The secrets of a source.
+    ///
+    /// # Errors
+    /// See [`AuthError`]: what is weak or missing refuses the whole source.
+    pub fn new(credentials: &[Credential]) -> Result<Self, AuthError> {
+        let mut auth = Self::default();
+        let (mut bearer, mut basic) = (0, 0);
+        for credential in credentials {
+            match credential {
+                Credential::Bearer(secret) => {
+                    strong("bearer", secret)?;
+                    bearer += 1;
+                    auth.header.push(HashedSecret::of(&[b"bearer", secret.expose_secret().as_bytes()]));
+                }
+                Credential::Basic { user, password } => {
+                    strong("basic", password)?;
+                    basic += 1;
+                    let pair = format!("{user}:{}", password.expose_secret());
+                    auth.header.push(HashedSecret::of(&[b"basic", pair.as_bytes()]));
+                }
+                Credential::HubSignature(secret) => {
+                    strong("signature", secret)?;
+                    auth.hub.push(Key::new(secret.expose_secret().as_bytes()));
+                }
+                Credential::StandardWebhooks(secret) => auth.standard.push(standard_key(secret)?),
+            }
+        }
+        let counts = [(bearer, "bearer"), (basic, "basic"), (auth.hub.len(), "signature"), (auth.standard.len(), "Standard Webhooks")];
+        if let Some((_, which)) = counts.into_iter().find(|(n, _)| *n > ACTIVE) {
+            return Err(AuthError::TooMany(which));
+        }
+        if credentials.is_empty() { Err(AuthError::Missing) } else { Ok(auth) }
+    }
+}
+
+/// What the headers alone prove.
+pub(crate) enum Proof {
+    /// Enough.
+    Given,
+    /// It depends on the body.
+    Body(Signed),
+}
+
+/// Why a sender was refused: for the metric and the count in the audit log, never for the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Refusal {
+    Absent,
+    Wrong,
+    BadSignature,
+    OldSignature,
+}
+
+impl Refusal {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "no_credentials",
+            Self::Wrong => "wrong_credentials",
+            Self::BadSignature => "bad_signature",
+            Self::OldSignature => "old_signature",
+        }
+    }
+}
+
+/// Checks the headers, before anything of the body is read. `auth` is `None` for an unknown source.
+pub(crate) fn check_headers(auth: Option<&SourceAuth>, headers: &HeaderMap) -> Result<Proof, Refusal> {
+    let secrets = auth.map_or(&[][..], |auth| &auth.header);
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| presented(value.as_bytes()));
+    let wrong = match given {
+        Some(given) if among(secrets, &given) => return Ok(Proof::Given),
+        Some(_) => true,
+        None => headers.contains_key(header::AUTHORIZATION),
+    };
+    match Signed::read(headers) {
+        Some(Ok(signed)) => Ok(Proof::Body(signed)),
+        Some(Err(())) => Err(Refusal::BadSignature),
+        None if wrong => Err(Refusal::Wrong),
+        None => Err(Refusal::Absent),
+    }
+}
+
+/// Checks a signature over the bytes as received.
+pub(crate) fn check_body(auth: Option<&SourceAuth>, signed: &Signed, body: &[u8], now: Timestamp) -> Result<(), Refusal> {
+    let (hub, standard) = auth.map_or((&[][..], &[][..]), |auth| (&auth.hub, &auth.standard));
+    let fresh = signed.is_fresh(now);
+    match signed.made_by(hub, standard, body) {
+        true if fresh => Ok(()),
+        true => Err(Refusal::OldSignature),
+        false => Err(Refusal::BadSignature),
+    }
+}
+
+impl HashedSecret {
+    /// Keeps what is needed to recognise the secret made of these parts.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self(hash.finalize().into())
+    }
+
+    /// Keeps what is needed to recognise a bearer token.
+    pub fn bearer(token: &SecretString) -> Self {
+        Self::of(&[b"bearer", token.expose_secret().as_bytes()])
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl std::fmt::Debug for HashedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashedSecret")
+    }
+}
+
+/// Whether an `Authorization` header carries the one bearer token.
+pub(crate) fn carries(headers: &HeaderMap, secret: &HashedSecret) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| presented(value.as_bytes()));
+    given.is_some_and(|given| given.is(secret))
+}
+
+/// The hash of what an `Authorization` header presents.
+fn presented(value: &[u8]) -> Option<HashedSecret> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (scheme, rest) = text.split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        Some(HashedSecret::of(&[b"bearer", rest.as_bytes()]))
+    } else if scheme.eq_ignore_ascii_case("basic") {
+        Some(HashedSecret::of(&[b"basic", &BASE64.decode(rest).ok()?]))
+    } else {
+        None
+    }
+}
+
+/// Compares with every secret, and with nobody's in the places that are empty: the same work for every source.
+fn among(secrets: &[HashedSecret], given: &HashedSecret) -> bool {
+    let nobody = HashedSecret([0; 32]);
+    let places = ACTIVE * 2;
+    (0..places).fold(false, |found, i| secrets.get(i).unwrap_or(&nobody).is(given) | found)
+}
+
+fn strong(what: &'static str, secret: &SecretString) -> Result<(), AuthError> {
+    if secret.expose_secret().len() < MIN_SECRET { Err(AuthError::Weak(what)) } else { Ok(()) }
+}
+
+fn standard_key(secret: &SecretString) -> Result<Key, AuthError> {
+    let text = secret.expose_secret().strip_prefix("whsec_").ok_or(AuthError::NotStandard)?;
+    let bytes = BASE64.decode(text).map_err(|_| AuthError::NotStandard)?;
+    if (24..=64).contains(&bytes.len()) { Ok(Key::new(&bytes)) } else { Err(AuthError::NotStandard) }
+}

@@ -1,0 +1,207 @@
+//! The ingest routes: prove who you are, send a bounded body, and get a 2xx only when its events would survive a power loss.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+use domain::event::{Delivery, NewEvent};
+use domain::id::DeliveryId;
+use domain::inbox::Accepted;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::auth::{Proof, Refusal, check_body, check_headers};
+use crate::body::{Bounds, Unread, discard, read};
+use crate::error::ApiError;
+use crate::gateway::App;
+use crate::settings::{SourceSettings, SourceTable};
+use crate::sources::{self, KINDS, ParseCx, ParseError, Parsed, Source};
+use crate::{chat, json, own};
+
+/// Bodies larger than this are parsed one at a time, off the request threads, in bytes.
+const HEAVY: usize = 1024 * 1024;
+/// What is read of a refused stranger's body, so that an honest one sees the answer, in bytes.
+const COURTESY: usize = 64 * 1024;
+
+/// The routes of every kind. Each exists with and without a slash at the end: a redirect would lose the body.
+pub(crate) fn routes() -> Router<App> {
+    let mut router = Router::new();
+    for kind in KINDS.iter().copied() {
+        let named = |path: &str| format!("{path}/{{source}}");
+        let mut paths = BTreeSet::from([named(&format!("/api/v1/webhooks/{}", kind.kind()))]);
+        for path in kind.short_paths() {
+            paths.extend([(*path).to_owned(), named(path)]);
+        }
+        for path in paths {
+            let handler = async move |State(app): State<App>, source: Option<Path<String>>, request: Request| {
+                let name = source.as_ref().map_or(kind.kind(), |Path(name)| name.as_str());
+                receive(&app, kind, name, request).await
+            };
+            router = router.route(&format!("{path}/"), post(handler)).route(&path, post(handler));
+        }
+    }
+    router
+}
+
+/// `POST /api/v1/webhooks/{kind}/{source}`: 200 with `{"status": "accepted", "events": n, "repeats": m}`.
+async fn receive(app: &App, kind: &'static dyn Source, name: &str, request: Request) -> Result<Json<Value>, ApiError> {
+    let began = Instant::now();
+    let received_at = app.clock.now();
+    let (parts, body) = request.into_parts();
+    let table = app.settings.sources.load_full();
+    let source = table.get(name).filter(|source| source.kind.kind() == kind.kind());
+    let label = if source.is_some() { name } else { "unknown" };
+
+    let auth = source.map(|source| &source.auth);
+    let proof = match check_headers(auth, &parts.headers) {
+        Ok(proof) => proof,
+        Err(why) => {
+            discard(&parts.headers, body, COURTESY);
+            return Err(refused(app, label, why));
+        }
+    };
+    let bytes = match read(&parts.headers, body, &bounds(app, kind, &proof)).await {
+        Ok(bytes) => bytes,
+        Err(unread) => return Err(not_read(app, label, &proof, unread).await),
+    };
+    if let Proof::Body(signed) = &proof {
+        check_body(auth, signed, &bytes, received_at).map_err(|why| refused(app, label, why))?;
+    }
+    // Nobody has the secrets of a source that does not exist.
+    let source = source.ok_or_else(|| refused(app, label, Refusal::Wrong))?;
+
+    let heavy = bytes.len() > HEAVY;
+    let _turn = if heavy { Some(turn(app).await.ok_or_else(|| reject(label, Unread::NoRoom))?) } else { None };
+    let parsed = match parse(&table, name, source, &parts, &bytes, received_at).await {
+        Ok(parsed) => parsed,
+        Err(error) => return Err(unparsable(app, name, &bytes, received_at, &error).await),
+    };
+    let delivery = delivery(app, name, &proof, parsed, bytes.clone(), received_at);
+    let events = delivery.events.len();
+    let repeats = accept(app, delivery).await.inspect_err(|_| rejected(name, "store"))?.repeats;
+
+    let labels = [("source", name.to_owned())];
+    metrics::counter!("watchkeeper_events_received_total", &labels).increment(events as u64);
+    metrics::counter!("watchkeeper_events_deduplicated_total", &labels).increment(u64::from(repeats));
+    metrics::histogram!("watchkeeper_ingest_duration_seconds", &labels).record(began.elapsed());
+    Ok(Json(json!({"status": "accepted", "events": events, "repeats": repeats})))
+}
+
+fn bounds<'a>(app: &'a App, kind: &dyn Source, proof: &Proof) -> Bounds<'a> {
+    let limits = &app.settings.limits;
+    let limit = kind.body_limit(limits);
+    match proof {
+        Proof::Given => Bounds { limit, within: limits.body_time, budget: &app.proven, proven: true },
+        Proof::Body(_) => Bounds { limit: limit.min(limits.signed_body), within: limits.body_time, budget: &app.unproven, proven: false },
+    }
+}
+
+/// Waits for its turn to parse a large body; not for long.
+async fn turn(app: &App) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    tokio::time::timeout(app.settings.limits.store_time, app.heavy.acquire()).await.ok()?.ok()
+}
+
+async fn parse(
+    table: &Arc<SourceTable>,
+    name: &str,
+    source: &SourceSettings,
+    parts: &Parts,
+    bytes: &Bytes,
+    received_at: Timestamp,
+) -> Result<Parsed, ParseError> {
+    let headers = if source.map.is_some() { told_headers(&parts.headers) } else { Vec::new() };
+    if bytes.len() <= HEAVY {
+        return parse_now(source, &headers, bytes, received_at);
+    }
+    let (table, name, bytes) = (Arc::clone(table), name.to_owned(), bytes.clone());
+    let work = move || match table.get(&name) {
+        Some(source) => parse_now(source, &headers, &bytes, received_at),
+        None => Err(ParseError("the source is gone".to_owned())),
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ParseError(format!("the parser failed: {panic}"))))
+}
+
+fn parse_now(source: &SourceSettings, headers: &[(String, String)], bytes: &[u8], received_at: Timestamp) -> Result<Parsed, ParseError> {
+    json::bounded(bytes).map_err(|bound| ParseError(bound.to_owned()))?;
+    source.kind.parse(&ParseCx { received_at, headers, map: source.map.as_deref() }, bytes)
+}
+
+/// The headers that a mapping may look at: nothing that proves identity is ever an event's content.
+fn told_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    const SECRET: [&str; 8] = ["auth", "cookie", "signature", "token", "secret", "key", "password", "credential"];
+    let mut told = chat::text_headers(headers);
+    told.retain(|(name, _)| !SECRET.iter().any(|word| name.contains(word)));
+    told
+}
+
+fn delivery(app: &App, name: &str, proof: &Proof, parsed: Parsed, raw: Bytes, received_at: Timestamp) -> Delivery {
+    if parsed.left_out > 0 {
+        metrics::counter!("watchkeeper_events_truncated_total", "source" => name.to_owned()).increment(parsed.left_out);
+        tracing::warn!(source = name, left_out = parsed.left_out, "the sender left alerts out: they are unknown, not resolved");
+    }
+    let own_id = match proof {
+        Proof::Body(signed) => signed.id().map(str::to_owned),
+        Proof::Given => None,
+    };
+    let id = own_id.unwrap_or_else(|| DeliveryId::new(received_at).to_string());
+    let rules = app.rules.load();
+    let events = sources::events(name, rules.sources.get(name), parsed.sightings, received_at, &id);
+    Delivery { source: name.to_owned(), events, raw, received_at }
+}
+
+/// Stores a delivery, for so long as its size deserves.
+pub(crate) async fn accept(app: &App, delivery: Delivery) -> Result<Accepted, ApiError> {
+    if delivery.events.is_empty() {
+        return Ok(Accepted { seqs: Vec::new(), repeats: 0 });
+    }
+    let patience = app.settings.limits.store_time + Duration::from_millis(delivery.events.len() as u64);
+    match tokio::time::timeout(patience, app.inbox.accept(delivery)).await {
+        Ok(accepted) => Ok(accepted?),
+        Err(_) => Err(ApiError::store_unavailable()),
+    }
+}
+
+async fn not_read(app: &App, label: &str, proof: &Proof, unread: Unread) -> ApiError {
+    if let (Unread::TooLarge(limit), Proof::Given) = (unread, proof) {
+        let event = NewEvent::sighting(own::SOURCE, own::body_too_large(label, limit, app.clock.now()));
+        let delivery = Delivery { source: own::SOURCE.to_owned(), events: vec![event], raw: Bytes::new(), received_at: app.clock.now() };
+        if let Err(error) = accept(app, delivery).await {
+            tracing::error!(%error, source = label, "a body was too large, and the incident about it could not be stored");
+        }
+    }
+    reject(label, unread)
+}
+
+async fn unparsable(app: &App, name: &str, body: &[u8], at: Timestamp, error: &ParseError) -> ApiError {
+    rejected(name, "unparsable");
+    tracing::warn!(source = name, %error, "a body could not be read; a sample is kept");
+    let kept = async {
+        let mut tx = app.store.begin().await?;
+        tx.keep_sample(name, at, body, &error.to_string()).await?;
+        tx.commit().await
+    };
+    if !matches!(tokio::time::timeout(app.settings.limits.store_time, kept).await, Ok(Ok(()))) {
+        tracing::warn!(source = name, "the sample could not be kept");
+    }
+    ApiError::Invalid(format!("The body cannot be read: {error}"))
+}
+
+fn refused(app: &App, label: &str, why: Refusal) -> ApiError {
+    app.refusals.count(label, why);
+    ApiError::Unauthorized
+}
+
+fn reject(label: &str, unread: Unread) -> ApiError {
+    rejected(label, unread.as_str());
+    unread.into()
+}
+
+fn rejected(source: &str, reason: &'static str) {
+    metrics::counter!("watchkeeper_events_rejected_total", "source" => source.to_owned(), "reason" => reason).increment(1);
+}

@@ -1,0 +1,12 @@
+//! The gateway on a real store: most tests call the router, those about sockets serve it.
+
+mod api;
+mod chat;
+mod ingest;
+mod limits;
+mod ops;
+mod signed;
+mod socket;
+mod stop;
+mod tokens;
+mod world;
