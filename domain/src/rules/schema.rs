@@ -58,7 +58,7 @@ pub struct Rules {
 }
 
 /// The top-level keys that belong to the server; the rules leave them alone, so that both may stand in one file.
-pub const SERVER_KEYS: [&str; 15] = [
+pub const SERVER_KEYS: [&str; 14] = [
     "include",
     "server",
     "data_dir",
@@ -69,11 +69,10 @@ pub const SERVER_KEYS: [&str; 15] = [
     "nats",
     "programs",
     "egress",
+    "tools",
     "heartbeat",
     "log",
     "telemetry",
-    "console",
-    "limits",
 ];
 
 impl Rules {

@@ -114,14 +114,18 @@ impl<'s> Check<'s> {
             if check.found.is_empty() {
                 return;
             }
-            let only_null = self.resolve(alternative).is_some_and(|schema| types(schema) == ["null"]);
-            if !only_null {
-                meant.push(check.found);
+            let schema = self.resolve(alternative);
+            let right_type = schema.is_some_and(|schema| types(schema).iter().any(|name| is_a(value, name)));
+            if schema.is_none_or(|schema| types(schema) != ["null"]) {
+                meant.push((right_type, check.found));
             }
         }
+        if meant.len() > 1 {
+            meant.retain(|(right_type, _)| *right_type);
+        }
         match (meant.len(), meant.pop()) {
-            (1, Some(found)) => self.found.extend(found),
-            (0, _) => {}
+            (1, Some((_, found))) => self.found.extend(found),
+            _ if alternatives.is_empty() => {}
             _ => self.tell(false, format!("{} is in none of the allowed forms", shown(value)), None),
         }
     }

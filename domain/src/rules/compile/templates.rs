@@ -92,7 +92,8 @@ impl Build<'_, '_> {
         match Expr::compile(text, &["alert", "annotations", "labels"]) {
             Ok(expr) => Some(expr),
             Err(error) => {
-                self.add(node.at, format!("this condition does not compile: {error}"), None);
+                let text = error.to_string();
+                self.add(node.at, format!("this condition does not compile: {}", text.lines().next().unwrap_or_default()), None);
                 None
             }
         }

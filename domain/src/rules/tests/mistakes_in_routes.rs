@@ -13,6 +13,10 @@ fn matchers_conditions_and_templates() {
   - incident: { title: "{{ lables.service }} {{ alert.fingerprnt }} {{ params.target }}" }
     match: 'a="c"'
     remedy: { runbook: restart, with: { target: "{% include 'x' %}" } }
+  - when: alert.labels.env !=
+    match: 'a="d"'
+  - when: lables.env == "dev"
+    match: 'a="e"'
 "#;
     assert_snapshot!(problems(text), @r#"
     rules.yaml:2:13: matcher "severity=~\"crit(ical\"", column 11: the expression does not compile: unclosed group
@@ -39,6 +43,12 @@ fn matchers_conditions_and_templates() {
     rules.yaml:7:49: this template does not compile: there is no statement `include` here; there are if, elif, else, endif, for, endfor
       7 |     remedy: { runbook: restart, with: { target: "{% include 'x' %}" } }
         |                                                 ^^^^^^^^^^^^^^^^^^^
+    rules.yaml:8:11: this condition does not compile: line 1, column 20: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}
+      8 |   - when: alert.labels.env !=
+        |           ^^^^^^^^^^^^^^^^^^^
+    rules.yaml:10:11: this condition does not compile: line 1, column 1: there is no variable `lables`; did you mean `labels`?
+      10 |   - when: lables.env == "dev"
+         |           ^^^^^^^^^^^^^^^^^^^
     "#);
 }
 
