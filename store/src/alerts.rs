@@ -1,6 +1,6 @@
 //! What is known of each alert: one row per source and fingerprint.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::alert::Alert;
 use domain::id::IncidentId;
@@ -17,6 +17,8 @@ impl Tx {
     /// As any use of the database.
     pub async fn alerts(&mut self, keys: &[(String, String)]) -> Result<HashMap<(String, String), Alert>, Error> {
         let lock = self.for_update();
+        // In one order for all, so that two transactions do not wait for each other.
+        let keys = BTreeSet::from_iter(keys).into_iter().collect::<Vec<_>>();
         let found: Vec<(String, String, String)> = rows_of!(
             self,
             "select source, fingerprint, doc from alerts where (source, fingerprint) in (",

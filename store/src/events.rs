@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::codec::{corrupt, from_doc, micros, micros_after, time, to_doc};
 use crate::gate::Line;
-use crate::tx::{exec, exec_rows, on, row, rows, rows_of};
+use crate::tx::{exec, exec_rows, on, row, rows};
 use crate::{Change, Error, Store, Tx};
 
 /// An event that failed this often goes to the dead letters.
@@ -84,19 +84,22 @@ impl Tx {
         Ok(events)
     }
 
+    /// The first rows of these lanes, which are at most 128.
     async fn waiting(&mut self, of: &str, lanes: &[i64], order: &str, limit: i64) -> Result<Vec<Claimed>, Error> {
-        // At most 128 lanes: one statement.
         let lock = self.for_update();
-        Ok(rows_of!(
-            self,
-            format!(
-                "select q.id, q.lane, q.not_before, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload \
-                 from (select * from queue q where {of}"
-            ),
-            lanes,
-            |b, lane| b.push_bind(lane),
-            format!(") {order} limit {limit}{lock}) q join events e on e.seq = q.event_seq order by q.id")
-        ))
+        let head = format!(
+            "select q.id, q.lane, q.not_before, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload \
+             from (select * from queue q where {of}"
+        );
+        let (order, tail) = (format!(") {order} limit "), format!("{lock}) q join events e on e.seq = q.event_seq order by q.id"));
+        if lanes.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(on!(self, conn => {
+            let mut sql = sqlx::QueryBuilder::new(head);
+            sql.push_values(lanes, |mut b, lane| { b.push_bind(lane); });
+            sql.push(order).push_bind(limit).push(tail).build_query_as().fetch_all(conn).await?
+        }))
     }
 
     /// These claimed events were handled. An act's outcome is kept, and told to whoever waits for it.

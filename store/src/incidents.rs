@@ -1,6 +1,6 @@
 //! Incidents: at most one open per source and grouping key, changed only by compare-and-set.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use domain::id::IncidentId;
 use domain::incident::Incident;
@@ -32,12 +32,14 @@ impl Tx {
     /// As any use of the database.
     pub async fn latest_incidents(&mut self, keys: &[(String, String)]) -> Result<HashMap<(String, String), Incident>, Error> {
         let lock = self.for_update();
+        // In one order for all, so that two transactions do not wait for each other.
+        let keys = BTreeSet::from_iter(keys).into_iter().collect::<Vec<_>>();
         let found: Vec<(String, String)> = rows_of!(
             self,
             "select id, doc from incidents where state <> 'closed' and (source, group_key) in (",
             keys,
             |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)),
-            format!(") order by id{lock}")
+            format!(") order by source, group_key, id{lock}")
         );
         let mut latest: HashMap<(String, String), Incident> = HashMap::new();
         let rank = |incident: &Incident| (incident.state.is_open(), incident.resolved.as_ref().map(|(at, _)| *at), incident.number);

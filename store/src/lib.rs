@@ -9,6 +9,7 @@ mod approvals;
 mod attempts;
 mod audit;
 mod cards;
+mod checkpoint;
 mod codec;
 mod deliveries;
 mod depths;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
+use crate::checkpoint::Checkpoints;
 use crate::gate::{Gate, Line, Pass};
 use crate::{Backend, Error, schema};
 
@@ -23,6 +24,7 @@ pub(crate) struct SqliteFile {
     gate: Arc<Gate>,
     writer: Arc<Mutex<Writer>>,
     readers: SqlitePool,
+    _checkpoints: Checkpoints,
     /// Held as long as the store is: one process per file.
     _lock: std::fs::File,
     /// A file that goes with the store.
@@ -48,6 +50,8 @@ pub(crate) struct Writer {
     open: bool,
     /// The store was closed: nobody begins any more.
     closed: bool,
+    /// Told of every commit.
+    written: Arc<Notify>,
 }
 
 impl SqliteFile {
@@ -69,12 +73,19 @@ impl SqliteFile {
             .pragma("cache_size", "-16000")
             .pragma("mmap_size", "0")
             .pragma("temp_store", "memory")
-            .pragma("wal_autocheckpoint", "4000")
-            .thread_name(|_| "store-writer".to_owned());
+            // Far beyond what `checkpoint` lets it grow to.
+            .pragma("wal_autocheckpoint", "25000")
+            .thread_name(|n| format!("store-writer-{n}"));
         let cannot = |error: sqlx::Error| Error::Config(format!("cannot open {}: {error}", path.display()));
         let mut conn = options.connect().await.map_err(cannot)?;
         check_version(&mut conn).await?;
         schema::migrator(Backend::Sqlite).run(&mut conn).await.map_err(schema::explain)?;
+        let (gate, written) = (Arc::default(), Arc::new(Notify::new()));
+        let checkpoints = Checkpoints::start(
+            options.clone().pragma("cache_size", "-1000").connect().await.map_err(cannot)?,
+            Arc::clone(&gate),
+            written.clone(),
+        );
         let reading =
             options.read_only(true).create_if_missing(false).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}"));
         let readers = SqlitePoolOptions::new()
@@ -88,8 +99,8 @@ impl SqliteFile {
             Some(_) => "SQLite in a temporary file: nothing survives the end of the process".to_owned(),
             None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
         };
-        let writer = Arc::new(Mutex::new(Writer { conn, open: false, closed: false }));
-        Ok((Self { gate: Arc::default(), writer, readers, _lock: lock, _temporary: temporary }, durability))
+        let writer = Arc::new(Mutex::new(Writer { conn, open: false, closed: false, written }));
+        Ok((Self { gate, writer, readers, _checkpoints: checkpoints, _lock: lock, _temporary: temporary }, durability))
     }
 
     pub(crate) async fn begin(&self, line: Line) -> Result<SqliteTx, Error> {
@@ -137,6 +148,7 @@ impl Writer {
     async fn commit(&mut self) -> Result<(), Error> {
         sqlx::query("commit").execute(&mut self.conn).await?;
         self.open = false;
+        self.written.notify_one();
         Ok(())
     }
 }

@@ -87,9 +87,24 @@ impl Tx {
     }
 }
 
-/// How many rows go into one statement: PostgreSQL takes 65,535 values, SQLite 32,766, and a row has at most 16. Small enough that each
-/// number of rows can stay prepared.
-pub(crate) const ROWS: usize = 128;
+/// How many rows go into one statement: PostgreSQL takes 65,535 values, SQLite 32,766, and a row has at most 16.
+const ROWS: usize = 128;
+
+/// Cuts rows into statements of few different lengths, so that each length can stay prepared: 128, then a multiple of 16, then the rest.
+pub(crate) fn cut<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let length = match rest.len() {
+            0 => return None,
+            n @ 1..16 => n,
+            n if n < ROWS => n - n % 16,
+            _ => ROWS,
+        };
+        let (now, later) = rest.split_at(length);
+        rest = later;
+        Some(now)
+    })
+}
 
 /// Runs `$body` on the transaction's connection, once typed for SQLite and once for PostgreSQL.
 macro_rules! on {
@@ -128,10 +143,10 @@ macro_rules! exec {
     };
 }
 
-/// `$head (..), (..) $tail` for a slice, in statements of at most [`ROWS`] rows.
+/// `$head (..), (..) $tail` for a slice, in as many statements as it takes.
 macro_rules! exec_rows {
     ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {
-        for chunk in $items.chunks($crate::tx::ROWS) {
+        for chunk in $crate::tx::cut(&$items) {
             on!($tx, conn => {
                 let mut sql = sqlx::QueryBuilder::new($head);
                 sql.push_values(chunk, |mut $b, $item| { $push; });
@@ -146,7 +161,7 @@ macro_rules! exec_rows {
 macro_rules! rows_of {
     ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {{
         let mut all = Vec::new();
-        for chunk in $items.chunks($crate::tx::ROWS) {
+        for chunk in $crate::tx::cut(&$items) {
             on!($tx, conn => {
                 let mut sql = sqlx::QueryBuilder::new($head);
                 sql.push_values(chunk, |mut $b, $item| { $push; });

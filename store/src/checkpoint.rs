@@ -1,0 +1,68 @@
+//! Moves SQLite's log into its file beside the writer, so that no commit has to wait for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::SqliteConnection;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::gate::{Gate, Line};
+
+/// After a commit this long passes before the log is looked at.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Pages in the log below which moving them is not worth the two syncs.
+const WORTH: i64 = 1_000;
+/// A log that is longer than this must come to its end, so that it begins anew: then writers wait while the last few pages are moved.
+const LONG: i64 = 4_000;
+/// So few that they are moved in about a millisecond.
+const FEW: i64 = 100;
+/// Each pass leaves what was written during the last one, which is less.
+const PASSES: usize = 6;
+
+/// The task that does it. It ends with this value.
+#[derive(Debug)]
+pub(crate) struct Checkpoints(JoinHandle<()>);
+
+impl Checkpoints {
+    /// Begins. `written` is notified after every commit.
+    pub(crate) fn start(mut conn: SqliteConnection, gate: Arc<Gate>, written: Arc<Notify>) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                written.notified().await;
+                tokio::time::sleep(PAUSE).await;
+                if let Err(error) = shorten(&mut conn, &gate).await {
+                    // The writer does it itself when the log gets very long.
+                    tracing::warn!(%error, "the log could not be moved into the database file");
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Checkpoints {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn shorten(conn: &mut SqliteConnection, gate: &Arc<Gate>) -> sqlx::Result<()> {
+    let (mut pages, mut moved) = checkpoint(conn, "pragma wal_checkpoint(noop)").await?;
+    for _ in 0..PASSES {
+        if pages < WORTH || pages - moved < FEW {
+            break;
+        }
+        (pages, moved) = checkpoint(conn, "pragma wal_checkpoint(passive)").await?;
+    }
+    if pages > LONG && moved < pages {
+        let _nobody_writes = gate.enter(Line::Other).await;
+        checkpoint(conn, "pragma wal_checkpoint(passive)").await?;
+    }
+    Ok(())
+}
+
+/// How many pages the log has, and how many of them were moved.
+async fn checkpoint(conn: &mut SqliteConnection, pragma: &'static str) -> sqlx::Result<(i64, i64)> {
+    let (_busy, pages, moved): (i64, i64, i64) = sqlx::query_as(pragma).fetch_one(conn).await?;
+    Ok((pages, moved))
+}
