@@ -1,6 +1,7 @@
 //! One spelling per value: canonical JSON, and the digests by which plans, rule sets and deliveries are recognised.
 
 use std::fmt::{self, Write as _};
+use std::hash::BuildHasher as _;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -26,7 +27,9 @@ pub fn digest(value: &impl Serialize) -> Digest {
         Ok(value) => Digest::of(canonical_json(&value).as_bytes()),
         Err(error) => {
             tracing::error!(%error, "a value has no JSON form, so its digest matches nothing");
-            Digest::of(uuid::Uuid::now_v7().as_bytes())
+            // Keyed afresh by the operating system's randomness each time.
+            let salt = std::hash::RandomState::new();
+            Digest::of(format!("no digest {:x}{:x}", salt.hash_one(0), salt.hash_one(1)).as_bytes())
         }
     }
 }

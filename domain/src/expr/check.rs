@@ -9,6 +9,12 @@ use super::{ExprError, runtime};
 
 /// How deep ranges may nest.
 const MAX_NESTING: usize = 2;
+/// How deep the tree may be. A sum of n terms is n deep; `&&` and `||` are balanced and count little. Evaluation takes up to 40 KiB of stack for
+/// each level (unoptimised), on whatever thread it runs.
+const MAX_DEPTH: usize = 24;
+const TOO_DEEP: &str = "the expression nests too deep or chains too many operators: split it";
+/// Stack for parsing, in bytes. The parser also recurses for each level and meets the text before its depth is known.
+const PARSER_STACK: usize = 64 * 1024 * 1024;
 /// Compiled size of a literal regular expression, in bytes.
 const REGEX_LIMIT: usize = 256 * 1024;
 
@@ -20,7 +26,7 @@ const LABEL_MAPS: [&str; 8] =
 const TYPES: [&str; 10] = ["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"];
 
 /// CEL's standard functions and macros as far as they are offered. <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
-pub(super) const FUNCTIONS: [&str; 41] = [
+pub(super) const FUNCTIONS: [&str; 38] = [
     "all",
     "bool",
     "bytes",
@@ -50,7 +56,6 @@ pub(super) const FUNCTIONS: [&str; 41] = [
     "none",
     "of",
     "ofNonZeroValue",
-    "optMap",
     "or",
     "orValue",
     "size",
@@ -60,8 +65,6 @@ pub(super) const FUNCTIONS: [&str; 41] = [
     "type",
     "uint",
     "value",
-    "max",
-    "min",
 ];
 
 /// The checked tree and the variables it uses, sorted.
@@ -69,9 +72,18 @@ pub(super) const FUNCTIONS: [&str; 41] = [
 /// # Errors
 /// See [`super::Expr::compile`].
 pub(super) fn compile(text: &str, allowed: &[&str]) -> Result<(IdedExpr, Vec<String>), ExprError> {
+    let broken = || ExprError::at(text, 0, "the parser gave up on this expression: write it in a simpler way");
+    std::thread::scope(|scope| {
+        let parser = std::thread::Builder::new().name("expr".into()).stack_size(PARSER_STACK);
+        let checked = parser.spawn_scoped(scope, || parse_and_check(text, allowed)).map_err(|_| broken())?;
+        checked.join().unwrap_or_else(|_| Err(broken()))
+    })
+}
+
+fn parse_and_check(text: &str, allowed: &[&str]) -> Result<(IdedExpr, Vec<String>), ExprError> {
     let parser = runtime::ENV.parser().enable_ident_escape_syntax(true);
     let (mut tree, places) = parser.parse_with_source_info(text).map_err(|e| syntax(text, &e))?;
-    let mut checker = Checker { text, places, allowed, scopes: Vec::new(), used: BTreeSet::new(), nesting: 0 };
+    let mut checker = Checker { text, places, allowed, scopes: Vec::new(), used: BTreeSet::new(), nesting: 0, depth: 0 };
     checker.walk(&mut tree)?;
     Ok((tree, checker.used.into_iter().collect()))
 }
@@ -82,7 +94,10 @@ fn syntax(text: &str, errors: &cel::ParseErrors) -> ExprError {
     };
     // The parser counts columns of its own errors from 1, lines as well; a place it does not know is 0.
     let (line, column) = (first.pos.0.max(1) as usize, first.pos.1.max(1) as usize);
-    let message = first.msg.strip_prefix("Syntax error: ").unwrap_or(&first.msg);
+    let message = match first.msg.contains("Recursion limit") {
+        true => TOO_DEEP,
+        false => first.msg.strip_prefix("Syntax error: ").unwrap_or(&first.msg),
+    };
     ExprError::on_line(text, line, column, crate::text::clean_line(message, 200))
 }
 
@@ -94,10 +109,21 @@ struct Checker<'a> {
     scopes: Vec<String>,
     used: BTreeSet<String>,
     nesting: usize,
+    depth: usize,
 }
 
 impl Checker<'_> {
     fn walk(&mut self, node: &mut IdedExpr) -> Result<(), ExprError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error(node.id, TOO_DEEP));
+        }
+        self.node(node)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn node(&mut self, node: &mut IdedExpr) -> Result<(), ExprError> {
         let id = node.id;
         match &mut node.expr {
             Expr::Unspecified => return Err(self.error(id, "this is not an expression")),
@@ -213,11 +239,15 @@ impl Checker<'_> {
 
 fn is_label_map(node: &IdedExpr) -> bool {
     let name = match &node.expr {
-        Expr::Ident(name) => name,
-        Expr::Select(select) if !select.test => &select.field,
+        Expr::Ident(name) => name.as_str(),
+        Expr::Select(select) if !select.test => select.field.as_str(),
+        Expr::Call(call) if call.func_name == operators::INDEX => match call.args.get(1).map(|key| &key.expr) {
+            Some(Expr::Literal(LiteralValue::String(name))) => name.inner(),
+            _ => return false,
+        },
         _ => return false,
     };
-    LABEL_MAPS.contains(&name.as_str())
+    LABEL_MAPS.contains(&name)
 }
 
 fn literal(id: u64, text: &str) -> IdedExpr {

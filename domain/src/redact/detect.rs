@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
-/// How each kind looks. Where a kind has a group, only the group is blanked. Constants all: no secret ever becomes an expression.
+/// How each kind looks. All but private keys stay on one line and are recognised within [`RECOGNISED`] bytes. Where a kind has a group, only the group is blanked. Constants all: no secret ever becomes an expression.
 const SHAPES: [&str; 9] = [
     // AWS access key ids, docs.aws.amazon.com "IAM identifiers".
     r"(?-u)\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b",
@@ -17,11 +17,16 @@ const SHAPES: [&str; 9] = [
     r"(?-u)\bgithub_pat_[0-9A-Za-z_]{22,}",
     r"(?-u)\bglpat-[0-9A-Za-z_-]{20,}",
     // RFC 6750 and RFC 7617 credentials in headers.
-    r"(?i-u)\b(?:bearer|basic)[ \t]+([0-9a-z._~+/-]{8,}=*)",
+    r"(?i-u)\b(?:bearer|basic)[ \t]{1,16}([0-9a-z._~+/-]{8,}=*)",
     // Passwords in addresses, RFC 3986 section 3.2.1.
     r"(?-u)://[^\s/:@]{0,64}:([^\s/@]{3,256})@",
     PEM,
 ];
+
+/// Bytes by which every shape is recognised, whatever follows.
+pub(super) const RECOGNISED: usize = 400;
+/// Bytes before a find that decide whether it is one: `Bearer` and its blanks.
+pub(super) const CONTEXT: usize = 32;
 
 /// A private key up to its end, or as far as the text goes: half a key is a secret too.
 const PEM: &str =

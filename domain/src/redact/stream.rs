@@ -4,8 +4,8 @@ use super::{MARK, Redactor, detect};
 
 /// A line longer than this is let go in parts, so that endless lines need no endless memory. In bytes.
 const MAX_LINE: usize = 16 * 1024;
-/// What stays of such a line: more than any detector needs to recognise its kind. In bytes.
-const KEEP: usize = 512;
+/// What stays of such a line, in bytes.
+const KEEP: usize = detect::RECOGNISED + detect::CONTEXT;
 /// A private key longer than this is blanked without waiting for its end. In bytes.
 const MAX_PEM: usize = 64 * 1024;
 
@@ -61,26 +61,33 @@ impl RedactStream {
         if self.swallow.is_some() {
             return false;
         }
-        let line = self.held.iter().rposition(|b| matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
+        let line = line_start(&self.held, self.held.len());
         let too_long = self.held.len() - line > MAX_LINE;
+        // Never cut between a find and what makes it one: at the start of a line, or at least well before.
+        let before = |held: &[u8], at: usize| if too_long { at.saturating_sub(detect::CONTEXT) } else { line_start(held, at) };
         let mut cut = if too_long { self.held.len() - KEEP } else { line };
-        if let Some(pending) = self.redactor.pending_from(&self.held) {
-            cut = cut.min(pending);
+        if let Some(pending) = self.redactor.pending_from(&self.held).filter(|at| *at < cut) {
+            cut = before(&self.held, pending);
         }
         let found = self.redactor.find(&self.held);
         if let Some(open) = found.last().filter(|r| r.end == self.held.len() && detect::is_open_pem(&self.held[r.start..])) {
             if self.held.len() - open.start > MAX_PEM {
                 return self.release(out, open.start, Some((self.held.len() - KEEP, Swallow::Pem)));
             }
-            cut = cut.min(open.start);
+            cut = cut.min(before(&self.held, open.start));
         }
-        match found.iter().find(|r| r.start < cut && cut < r.end) {
-            None => self.release(out, cut, None),
-            // A find that goes on to the end of an endless line: mark it and drop what follows.
-            Some(r) if too_long && r.end == self.held.len() => self.release(out, r.start, Some((r.end, Swallow::Token))),
-            Some(r) if too_long => self.release(out, r.end, None),
-            Some(r) => self.release(out, r.start, None),
+        // From behind, since moving the cut back can bring it into an earlier find.
+        for r in found.iter().rev().filter(|r| !r.is_empty()) {
+            if r.start < cut && cut < r.end {
+                match too_long {
+                    // A find that goes on to the end of an endless line: mark it and drop what follows.
+                    true if r.end == self.held.len() => return self.release(out, r.start, Some((r.end, Swallow::Token))),
+                    true => return self.release(out, r.end, None),
+                    false => cut = before(&self.held, r.start),
+                }
+            }
         }
+        self.release(out, cut, None)
     }
 
     /// Shows the first `cut` bytes; what lies between them and the end of a find that is cut short becomes one mark.
@@ -112,4 +119,8 @@ impl RedactStream {
             }
         }
     }
+}
+
+fn line_start(bytes: &[u8], at: usize) -> usize {
+    bytes[..at].iter().rposition(|b| matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1)
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Expression, Output, State, UndefinedBehavior, Value, filters, tests};
 
@@ -56,6 +57,9 @@ pub(super) static BASE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     env.set_formatter(format);
     env.set_fuel(Some(FUEL));
     env.set_recursion_limit(32);
+    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+        env.set_syntax(syntax);
+    }
     add_filters(&mut env);
     add_tests(&mut env);
     env
@@ -156,14 +160,14 @@ fn no_json(why: impl std::fmt::Display) -> Failure {
     Failure::Other(TemplateError::new(0, format!("the value has no JSON form: {why}")))
 }
 
-/// Text as it is, lists and objects as JSON, and no silent `none`.
+/// Text as it is, all else as JSON writes it, and no silent `none`.
 fn format(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
     match value.kind() {
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
         ValueKind::None => {
             Err(Error::new(ErrorKind::InvalidOperation, "a value is null where text is wanted: use `| default(\"..\", true)` to allow it"))
         }
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
+        ValueKind::Bool | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
             let json = serde_json::to_string(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
             out.write_str(&json).map_err(Error::from)
         }

@@ -10,6 +10,11 @@ use crate::text::nearest;
 /// Statements on offer. Assignments could double a text with every line, and the rest needs authority or is for pages.
 const STATEMENTS: [&str; 6] = ["if", "elif", "else", "endif", "for", "endfor"];
 
+/// Names and signs in one block. The engine recurses for each link of a chain such as `a ~ b ~ c` when it compiles.
+const MAX_WORDS: usize = 200;
+/// How deep `if`, `elif` and `for` may nest.
+const MAX_NESTING: usize = 16;
+
 /// A `{{ .. }}`, `{% .. %}` or `{# .. #}`.
 #[derive(Debug, PartialEq)]
 pub(super) struct Block {
@@ -24,15 +29,16 @@ pub(super) struct Block {
 /// Every block; an unclosed one reaches to the end and is left to the engine to refuse.
 ///
 /// # Errors
-/// A statement, filter or test that is not offered.
+/// A statement, filter or test that is not offered; blocks that are too long or nest too deep.
 pub(super) fn blocks(text: &str) -> Result<Vec<Block>, TemplateError> {
     let mut found = Vec::new();
-    let mut at = 0;
+    let (mut at, mut nesting) = (0, Nesting::default());
     while let Some(open) = next_open(text, at) {
         let block = block(text, open);
         if block.kind != '#' {
             let words = words(&text[block.inner.clone()]);
-            check(&words, block.kind == '%').map_err(|message| TemplateError::new(line_of(text, open), message))?;
+            let checked = check(&words, block.kind == '%').and_then(|()| if block.kind == '%' { nesting.follow(&words) } else { Ok(()) });
+            checked.map_err(|message| TemplateError::new(line_of(text, open), message))?;
         }
         at = block.outer.end;
         found.push(block);
@@ -129,6 +135,9 @@ fn words(body: &str) -> Vec<&str> {
 }
 
 fn check(words: &[&str], is_statement: bool) -> Result<(), String> {
+    if words.len() > MAX_WORDS {
+        return Err(format!("a block holds more than {MAX_WORDS} names and signs: split it"));
+    }
     if is_statement && let Some(word) = words.first() {
         known("statement", word, &STATEMENTS)?;
     }
@@ -144,6 +153,29 @@ fn check(words: &[&str], is_statement: bool) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// How deep the statements nest: an `elif` is one more `if` inside to the engine. Each open statement counts what it will close.
+#[derive(Default)]
+struct Nesting(Vec<usize>);
+
+impl Nesting {
+    fn follow(&mut self, words: &[&str]) -> Result<(), String> {
+        match words.first() {
+            Some(&("if" | "for")) => self.0.push(1),
+            Some(&"elif") => {
+                if let Some(inner) = self.0.last_mut() {
+                    *inner += 1;
+                }
+            }
+            Some(&("endif" | "endfor")) => drop(self.0.pop()),
+            _ => {}
+        }
+        match self.0.iter().sum::<usize>() {
+            0..=MAX_NESTING => Ok(()),
+            _ => Err(format!("statements nest more than {MAX_NESTING} deep (each `elif` counts): simplify the template")),
+        }
+    }
 }
 
 fn is_name(word: &str) -> bool {

@@ -132,6 +132,39 @@ fn fuel_and_output_are_bounded() {
     assert!(render(&format!("{{{{ {}1{} }}}}", "(".repeat(1000), ")".repeat(1000)), &many).is_err());
 }
 
+/// Tests run with the small stacks that workers have.
+#[test]
+fn depth_is_bounded_before_the_stack_is() {
+    for (open, close) in [
+        ("(", ")"),
+        ("[", "]"),
+        ("{1: ", "}"),
+        ("1 ~ ", ""),
+        ("1 + ", ""),
+        ("not ", ""),
+        ("-", ""),
+        ("1 if 1 else ", ""),
+        ("alert.", ""),
+        ("'a' | replace(", ")"),
+        ("1 == ", ""),
+        ("[[1]][", "]"),
+        ("true and ", ""),
+    ] {
+        for n in [1, 10, 20, 40, 60, 80, 99, 140, 198, 500, 2500] {
+            let text = format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
+            let _ = render(&text, &context());
+            let _ = render_json(&json!(text), &context());
+            let _ = render(&format!("{text}!{}", " | string".repeat(n)), &context());
+        }
+    }
+    for n in [8, 15, 16, 17, 100, 900] {
+        let _ = render(&format!("{}x{}", "{% if 1 %}".repeat(n), "{% endif %}".repeat(n)), &context());
+        let _ = render(&format!("{}x{}", "{% for a in [1] %}".repeat(n / 2), "{% endfor %}".repeat(n / 2)), &context());
+        let _ = render(&format!("{{{{ 1{} }}}}", " | string".repeat(n)), &context());
+        let _ = render(&format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(n)), &context());
+    }
+}
+
 #[test]
 fn a_lone_expression_keeps_its_type() {
     let tree = json!({
