@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ApprovalId, IncidentId, RunId};
 
+/// The store's flag that stops all automation: `{paused, reason, at}`.
+pub const PAUSED_FLAG: &str = "automation.paused";
+
 /// A person's request, as an edge heard it. Nothing in it is authority: who the actor is, and whether they may, is decided later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Act {

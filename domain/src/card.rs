@@ -118,8 +118,7 @@ pub enum ButtonKind {
 
 impl ButtonKind {
     /// All of them, for parsing.
-    pub const ALL: [Self; 7] =
-        [Self::Acknowledge, Self::Unacknowledge, Self::Resolve, Self::Reopen, Self::Approve, Self::Deny, Self::Run];
+    pub const ALL: [Self; 7] = [Self::Acknowledge, Self::Unacknowledge, Self::Resolve, Self::Reopen, Self::Approve, Self::Deny, Self::Run];
 
     /// Its short code in a token.
     pub fn code(self) -> &'static str {

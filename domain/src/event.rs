@@ -148,9 +148,10 @@ impl NewEvent {
     /// An alert sighting: its key covers everything that the source said, never who sent it or when it arrived, so that two
     /// Alertmanagers of one cluster, and their retries, meet the same key.
     pub fn sighting(source: &str, sighting: Sighting) -> Self {
-        let content = serde_json::to_value((&sighting.status, &sighting.labels, &sighting.annotations, &sighting.starts_at, &sighting.ends_at))
-            .map(|value| crate::canonical::canonical_json(&value))
-            .unwrap_or_default();
+        let content =
+            serde_json::to_value((&sighting.status, &sighting.labels, &sighting.annotations, &sighting.starts_at, &sighting.ends_at))
+                .map(|value| crate::canonical::canonical_json(&value))
+                .unwrap_or_default();
         Self {
             key: ContentKey::of(&[b"alert", source.as_bytes(), sighting.fingerprint.as_bytes(), content.as_bytes()]),
             order_key: format!("{source}/{}", sighting.fingerprint),

@@ -33,17 +33,8 @@ pub enum Right {
 
 impl Right {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
-        Self::View,
-        Self::Acknowledge,
-        Self::Resolve,
-        Self::Note,
-        Self::Run,
-        Self::Approve,
-        Self::Pause,
-        Self::Audit,
-        Self::Admin,
-    ];
+    pub const ALL: [Self; 9] =
+        [Self::View, Self::Acknowledge, Self::Resolve, Self::Note, Self::Run, Self::Approve, Self::Pause, Self::Audit, Self::Admin];
 }
 
 /// A person or program that Watchkeeper knows.
@@ -75,9 +66,7 @@ pub enum Denied {
     #[error("{}", barred_text(*.0))]
     Barred(Barred),
     /// Nobody linked the identity.
-    #[error(
-        "I do not know you here. Ask an administrator to add `{platform}: \"{workspace}{user}\"` to your entry under `principals`."
-    )]
+    #[error("I do not know you here. Ask an administrator to add `{platform}: \"{workspace}{user}\"` to your entry under `principals`.")]
     NotLinked {
         /// Platform.
         platform: String,
@@ -138,9 +127,9 @@ impl People {
             return Err(Denied::Barred(barred));
         }
         let of_platform = |p: &&Principal| {
-            p.identities
-                .iter()
-                .any(|(platform, workspace, user)| *platform == identity.platform && *workspace == identity.workspace && *user == identity.user)
+            p.identities.iter().any(|(platform, workspace, user)| {
+                *platform == identity.platform && *workspace == identity.workspace && *user == identity.user
+            })
         };
         // The console and the API know their people by principal name: they signed in.
         let own = matches!(identity.platform.as_str(), "console" | "api");

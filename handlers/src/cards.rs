@@ -22,7 +22,8 @@ pub async fn card_of(cx: &Cx, tx: &mut Tx, id: IncidentId, platform: &str, chann
         None => None,
     };
     let rules = cx.rules.load();
-    let parts = Parts { rules: &rules, incident: &incident, alerts: &alerts, runs: &runs, approval: approval.as_ref(), now: cx.clock.now() };
+    let parts =
+        Parts { rules: &rules, incident: &incident, alerts: &alerts, runs: &runs, approval: approval.as_ref(), now: cx.clock.now() };
     let sign = |kind: ButtonKind, object: Uuid| cx.buttons.sign(kind, object, platform, channel);
     Ok(Some(composing::card(parts, &sign)))
 }

@@ -1,5 +1,6 @@
 //! What must hold before a run may start. Checked in the transaction that starts it.
 
+use domain::act::PAUSED_FLAG;
 use domain::alert::AlertState;
 use domain::run::{Run, RunState};
 use jiff::SignedDuration;
@@ -20,8 +21,6 @@ pub(crate) enum Verdict {
     Refuse(String),
 }
 
-/// The flag that stops all automation.
-pub(crate) const PAUSED: &str = "automation.paused";
 /// How long a run that a busy target holds back waits before it looks again.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// A run that could not start for this long surprises people when it does: it is refused.
@@ -51,7 +50,7 @@ pub(crate) async fn check(batch: &mut Batch<'_>, run: &Run) -> Result<Verdict, s
 
 /// Why automation is paused, if it is.
 pub(crate) async fn paused(batch: &mut Batch<'_>) -> Result<Option<String>, store::Error> {
-    let flag = batch.tx.flag(PAUSED).await?;
+    let flag = batch.tx.flag(PAUSED_FLAG).await?;
     Ok(flag.filter(|flag| flag["paused"] == true).map(|flag| flag["reason"].as_str().unwrap_or_default().to_owned()))
 }
 
@@ -86,7 +85,11 @@ pub(crate) async fn nothing_to_remedy(batch: &mut Batch<'_>, run: &Run) -> Resul
 /// Cooldown and budget, per runbook and target.
 async fn history(batch: &mut Batch<'_>, run: &Run) -> Result<Option<Verdict>, store::Error> {
     let guards = &run.plan.guards;
-    let span = guards.max_runs.as_ref().map_or(SignedDuration::ZERO, |most| signed(most.per)).max(guards.cooldown.map_or(SignedDuration::ZERO, signed));
+    let span = guards
+        .max_runs
+        .as_ref()
+        .map_or(SignedDuration::ZERO, |most| signed(most.per))
+        .max(guards.cooldown.map_or(SignedDuration::ZERO, signed));
     if span.is_zero() {
         return Ok(None);
     }
@@ -103,7 +106,10 @@ async fn history(batch: &mut Batch<'_>, run: &Run) -> Result<Option<Verdict>, st
             let since = most.per.before(batch.now);
             let count = began.iter().filter(|(_, _, created, _)| *created >= since).count();
             if count >= most.count as usize {
-                return Ok(Some(Verdict::Refuse(format!("{target} had {count} runs within {}: the most that the runbook allows", most.per))));
+                return Ok(Some(Verdict::Refuse(format!(
+                    "{target} had {count} runs within {}: the most that the runbook allows",
+                    most.per
+                ))));
             }
         }
     }

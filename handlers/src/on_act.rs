@@ -17,7 +17,8 @@ pub(crate) async fn handle(batch: &mut Batch<'_>, seq: i64, act: &Act) -> Result
         Ok(granted) => acts::dispatch(batch, &granted, &act.verb).await?,
         Err(refused) => refused,
     };
-    metrics::counter!("watchkeeper_acts_total", "verb" => act.verb.name(), "outcome" => if outcome.done { "done" } else { "refused" }).increment(1);
+    metrics::counter!("watchkeeper_acts_total", "verb" => act.verb.name(), "outcome" => if outcome.done { "done" } else { "refused" })
+        .increment(1);
     if !outcome.done {
         batch.audit(
             &actor(batch, &act.actor),
@@ -94,7 +95,10 @@ async fn card_is_about(batch: &mut Batch<'_>, incident: domain::id::IncidentId, 
 }
 
 fn forged() -> ActOutcome {
-    ActOutcome::refused("forged", "This button is not one of mine, or not on its own card. Nothing happened. Use the newest card of the incident.")
+    ActOutcome::refused(
+        "forged",
+        "This button is not one of mine, or not on its own card. Nothing happened. Use the newest card of the incident.",
+    )
 }
 
 /// How the audit log names an actor: the principal if there is one, else the bare identity.

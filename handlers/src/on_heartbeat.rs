@@ -58,14 +58,5 @@ fn silence(row: &HeartbeatRow, status: Status, now: jiff::Timestamp) -> Sighting
 /// An alert of our own as an event; it is decided in the transaction that found it, so it passes no inbox.
 pub(crate) fn as_event(sighting: &Sighting, now: jiff::Timestamp) -> Event {
     let new = domain::event::NewEvent::sighting(SELF, sighting.clone());
-    Event {
-        seq: 0,
-        key: new.key,
-        source: SELF.to_owned(),
-        received_at: now,
-        last_seen: now,
-        seen: 1,
-        attempts: 0,
-        payload: new.payload,
-    }
+    Event { seq: 0, key: new.key, source: SELF.to_owned(), received_at: now, last_seen: now, seen: 1, attempts: 0, payload: new.payload }
 }

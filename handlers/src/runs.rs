@@ -40,13 +40,15 @@ pub(crate) async fn ask_for_remedy(
     let rules = batch.rules.clone();
     let context = route::context(&alert.source, sighting);
     let (mode, why) = mode_now(batch, alert, route, remedy).await?;
-    let made = planning::remedy_params(remedy, &context)
-        .and_then(|given| planning::plan(&rules, batch.cx.actions.as_ref(), &remedy.runbook, &given, &context, Asked::ByRoute(mode)).map(|plan| (given, plan)));
+    let made = planning::remedy_params(remedy, &context).and_then(|given| {
+        planning::plan(&rules, batch.cx.actions.as_ref(), &remedy.runbook, &given, &context, Asked::ByRoute(mode)).map(|plan| (given, plan))
+    });
     let (given, plan) = match made {
         Ok(made) => made,
         Err(no_plan) => return refuse_plan(batch, incident, &remedy.runbook, "automation", &no_plan).await,
     };
-    let wanted = Wanted { incident, requester: None, route: Some(route.name.clone()), given, context, hold: remedy.hold.after(batch.now), plan };
+    let wanted =
+        Wanted { incident, requester: None, route: Some(route.name.clone()), given, context, hold: remedy.hold.after(batch.now), plan };
     match mode {
         Mode::Observe => observe(batch, &wanted, "would have run (mode observe)").await,
         Mode::Suggest => observe(batch, &wanted, "is suggested: press Run to ask for it").await,
@@ -155,7 +157,12 @@ pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(),
     );
     if let Some(id) = run.incident {
         let roles = approval.policy.roles.iter().cloned().collect::<Vec<_>>().join(", ");
-        batch.tell(id, EntryKind::Approval, run.requester.as_deref(), format!("Asked to approve {}: takes {} of {roles}.", run.runbook, approval.policy.quorum));
+        batch.tell(
+            id,
+            EntryKind::Approval,
+            run.requester.as_deref(),
+            format!("Asked to approve {}: takes {} of {roles}.", run.runbook, approval.policy.quorum),
+        );
         batch.note_automation(id, format!("{} waits for approval", run.runbook)).await?;
     }
     Ok(())

@@ -236,7 +236,14 @@ async fn lose_track(cx: &Cx, id: RunId, attempt: Option<&Attempt>, step: &Planne
     let targets = run.plan.targets().into_iter().collect::<Vec<_>>().join(", ");
     let reason = format!("step {} ({}): {why}. Look at {targets}, then cancel this run to unlock it", step.id, step.uses);
     runs::put_state(&mut batch, &mut run, RunState::Unknown, Some(reason.clone())).await?;
-    batch.audit("system", "run.unknown", format!("run:{id}"), domain::audit::AuditDecision::Allowed, "unknown", json!({ "step": step.id, "why": why }));
+    batch.audit(
+        "system",
+        "run.unknown",
+        format!("run:{id}"),
+        domain::audit::AuditDecision::Allowed,
+        "unknown",
+        json!({ "step": step.id, "why": why }),
+    );
     tracing::warn!(run.id = %id, step = %step.id, "the outcome of a step is unknown: its targets stay locked");
     if let Some(incident) = run.incident {
         batch.tell(incident, EntryKind::Run, None, format!("{} is unknown: {reason}.", run.runbook));

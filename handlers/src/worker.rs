@@ -58,7 +58,8 @@ impl Worker {
             tracing::error!(%error, "upkeep could not be queued: it will be with the next start");
         }
         let this = Arc::new(self);
-        let loops = [tokio::spawn(Arc::clone(&this).events()), tokio::spawn(Arc::clone(&this).jobs()), tokio::spawn(Arc::clone(&this).renew())];
+        let loops =
+            [tokio::spawn(Arc::clone(&this).events()), tokio::spawn(Arc::clone(&this).jobs()), tokio::spawn(Arc::clone(&this).renew())];
         let mut changes = this.cx.store.changes();
         while !this.cx.wake.stopping() {
             tokio::select! {

@@ -16,7 +16,9 @@ use domain::time::Clock;
 use futures::StreamExt;
 use store::Store;
 use tokio_util::sync::CancellationToken;
-use webhook_gateway::sources::generic::{GenericMap, map};
+use webhook_gateway::sources::generic::map;
+
+use crate::config::{NatsConfig, Subscription};
 
 /// A message is offered this often before it is set aside.
 const MOST_DELIVERIES: i64 = 5;
@@ -26,30 +28,6 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const RECONNECT: Duration = Duration::from_secs(2);
 /// The oldest server whose answers async-nats reads.
 const OLDEST: (u64, u64) = (2, 10);
-
-/// Where the bus is and what it brings.
-#[derive(Clone, Debug)]
-pub(crate) struct BusSettings {
-    /// `nats://host:4222`, one or more.
-    pub(crate) urls: Vec<String>,
-    /// A credentials file of NATS.
-    pub(crate) credentials: Option<std::path::PathBuf>,
-    /// The subscriptions, by source name.
-    pub(crate) subscriptions: BTreeMap<String, Subscription>,
-}
-
-/// Which messages are events of a source.
-#[derive(Clone, Debug)]
-pub(crate) struct Subscription {
-    /// The stream.
-    pub(crate) stream: String,
-    /// Subjects with wildcards.
-    pub(crate) subjects: Vec<String>,
-    /// The durable consumer's name.
-    pub(crate) durable: String,
-    /// How a message's JSON becomes alerts.
-    pub(crate) map: Arc<GenericMap>,
-}
 
 /// What is wrong with the bus; `None` is nothing.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +52,7 @@ impl BusState {
 
 /// Takes messages of all subscriptions until told to stop. A server that is away is no failure: it is tried again.
 pub(crate) struct Bus {
-    settings: BusSettings,
+    settings: NatsConfig,
     store: Store,
     rules: Arc<ArcSwap<RuleSet>>,
     clock: Arc<dyn Clock>,
@@ -83,7 +61,13 @@ pub(crate) struct Bus {
 }
 
 impl Bus {
-    pub(crate) fn new(settings: BusSettings, store: Store, rules: Arc<ArcSwap<RuleSet>>, clock: Arc<dyn Clock>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        settings: NatsConfig,
+        store: Store,
+        rules: Arc<ArcSwap<RuleSet>>,
+        clock: Arc<dyn Clock>,
+        stop: CancellationToken,
+    ) -> Self {
         Self { settings, store, rules, clock, state: BusState::default(), stop }
     }
 
@@ -158,7 +142,7 @@ impl Bus {
         let now = self.clock.now();
         let mapped = serde_json::from_slice::<serde_json::Value>(&message.payload)
             .map_err(|error| error.to_string())
-            .and_then(|body| map(&subscription.map, &variables(body, message)).map_err(|error| error.to_string()));
+            .and_then(|body| map(&subscription.map, body, &headers(message), now).map_err(|error| error.to_string()));
         let sightings = match mapped {
             Ok(sightings) => sightings,
             Err(error) if info.delivered < MOST_DELIVERIES => {
@@ -183,15 +167,20 @@ impl Bus {
     /// A message that nobody can read: kept, told as an incident about ourselves, and not offered again.
     async fn set_aside(&self, source: &str, message: &jetstream::Message, sequence: u64, error: &str) -> anyhow::Result<()> {
         let now = self.clock.now();
-        self.store.keep_sample(source, now, &message.payload, error).await?;
+        let mut tx = self.store.begin().await?;
+        tx.keep_sample(source, now, &message.payload, error).await?;
+        tx.commit().await?;
         let sighting = Sighting {
             fingerprint: format!("poison/{source}"),
             status: Status::Firing,
             labels: [("alertname", "MessageSetAside"), ("severity", "high"), ("source", source)]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
-            annotations: [("summary".to_owned(), format!("Message {sequence} on {} was set aside after {MOST_DELIVERIES} attempts: {error}", message.subject))]
-                .into(),
+            annotations: [(
+                "summary".to_owned(),
+                format!("Message {sequence} on {} was set aside after {MOST_DELIVERIES} attempts: {error}", message.subject),
+            )]
+            .into(),
             starts_at: now,
             ends_at: None,
             generator_url: None,
@@ -204,9 +193,9 @@ impl Bus {
     }
 }
 
-/// What a mapping sees of a message: its JSON as `body`, its subject among the headers.
-fn variables(body: serde_json::Value, message: &jetstream::Message) -> serde_json::Value {
-    serde_json::json!({ "body": body, "headers": { "subject": message.subject.as_str() } })
+/// What a mapping sees beside the body: the message's subject.
+fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
+    vec![("subject".to_owned(), message.subject.to_string())]
 }
 
 fn check_version(version: &str) -> anyhow::Result<()> {

@@ -13,7 +13,10 @@ mod config;
 mod keys;
 mod lifecycle;
 mod logging;
+mod lookup;
 mod probe;
+mod recorder;
+mod reload;
 
 /// Event-driven automation for people on call: alerts become incidents, approved remedies run once, and everything is told and kept.
 #[derive(Parser)]
@@ -61,13 +64,6 @@ enum Command {
         #[arg(long)]
         listen: std::net::SocketAddr,
     },
-    /// The parent-bound start of a supervised child.
-    #[command(hide = true, disable_help_flag = true)]
-    Child {
-        /// Program and arguments.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-        argv: Vec<std::ffi::OsString>,
-    },
 }
 
 fn main() -> ExitCode {
@@ -96,7 +92,6 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Runbook(args) => cmd::client::runbook::run(args),
         Command::Automation(args) => cmd::client::automation::run(args),
         Command::DemoService { listen } => cmd::demo_service::run(listen),
-        Command::Child { argv } => cmd::child(&argv),
     }
 }
 

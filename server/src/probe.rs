@@ -93,7 +93,12 @@ impl HealthProbe for Probe {
         }
         if let Some(bus) = &self.bus {
             let state = bus.get();
-            checks.push(Check { name: "nats".to_owned(), critical: false, ok: state.is_none(), detail: state.unwrap_or_else(|| "connected".to_owned()) });
+            checks.push(Check {
+                name: "nats".to_owned(),
+                critical: false,
+                ok: state.is_none(),
+                detail: state.unwrap_or_else(|| "connected".to_owned()),
+            });
         }
         checks
     }

@@ -101,7 +101,7 @@ impl Gateway {
     fn share(self) -> App {
         let limits = self.settings.limits.clone();
         Arc::new(Shared {
-            refusals: Refusals::new(self.store.clone(), Arc::clone(&self.clock), limits.refusals_every),
+            refusals: Refusals::new(self.store.clone(), Arc::clone(&self.clock), limits.refusals_every, self.stopping.clone()),
             proven: Budget::new(limits.in_flight),
             unproven: Budget::new(limits.unproven_in_flight),
             heavy: Semaphore::new(1),

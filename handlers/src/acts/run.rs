@@ -38,7 +38,10 @@ pub(super) async fn ask(
     if let Some(id) = incident
         && let Some(run) = batch.tx.runs_of(id).await?.into_iter().find(|run| run.runbook == runbook && run.state.is_active())
     {
-        return Ok(ActOutcome::refused("already", format!("{runbook} is {} for this incident already.", run.state.as_str().replace('_', " "))));
+        return Ok(ActOutcome::refused(
+            "already",
+            format!("{runbook} is {} for this incident already.", run.state.as_str().replace('_', " ")),
+        ));
     }
     match runs::ask_by_person(batch, incident, &who, &runbook, params.clone()).await? {
         Ok(run) if run.state == RunState::AwaitingApproval => {

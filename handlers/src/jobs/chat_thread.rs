@@ -38,7 +38,7 @@ impl Job for ChatThread {
         let Some(channel) = rules.channels.get(&name) else { return Ok(Done::Finished) };
         let Some(chat) = cx.chat(&channel.platform) else { return Ok(Done::Finished) };
         let mut tx = cx.store.read().await?;
-        let Some(mut card) = tx.card(id, &name).await? else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
+        let Some(card) = tx.card(id, &name).await? else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
         let Some(message) = card.message.clone() else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
         let entries = tx.timeline(id, MOST_ENTRIES).await?;
         drop(tx);
@@ -47,7 +47,6 @@ impl Job for ChatThread {
         let place = Place { channel: card.channel_id.clone(), message };
         let delivery = format!("{}-{last}", card.delivery);
         chat.post_thread(&place, &message_text, &delivery).await.map_err(|error| as_job_error(cx, error))?;
-        card.told = last;
         let mut tx = cx.store.begin().await?;
         tx.set_told(id, &name, last).await?;
         tx.commit().await?;
@@ -63,7 +62,7 @@ fn compose(entries: &[(i64, Entry)]) -> Option<(i64, Message)> {
     let mut told = None;
     let mut block = None;
     for (seq, entry) in entries {
-        let line = shorten(&entry.text, MOST_TEXT);
+        let line = shorten(&entry.text, MOST_TEXT).into_owned();
         let length = line.chars().count() + 1;
         if told.is_some() && size + length > MOST_TEXT {
             break;

@@ -1,0 +1,353 @@
+//! The wiring: from a configuration to a running server. `serve` and `demo` start the same one.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actions::{Library, Settings as ActionSettings, Supervisor};
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use bot::discord::Discord;
+use bot::slack::Slack;
+use domain::action::ActionCatalogue;
+use domain::button::ButtonKeys;
+use domain::chat::Chat;
+use domain::id::StartId;
+use domain::inbox::{HttpInbound, Inbox, Lookup};
+use domain::redact::Redactor;
+use domain::rules::RuleSet;
+use domain::time::{Clock, SystemClock};
+use handlers::{Cx, Wake, Worker};
+use secrecy::ExposeSecret;
+use store::{Options, Store};
+use tokio::task::JoinHandle;
+use webhook_gateway::{
+    Connections, ConsoleSettings, Gateway, Limits, LoginLinks, Settings as GatewaySettings, SourceTable, Stop as GatewayStop, TlsFiles,
+};
+
+use crate::beat::HttpBeat;
+use crate::bus::Bus;
+use crate::config::Config;
+use crate::keys;
+use crate::lifecycle::{Stop, on_hangup};
+use crate::lookup::Answers;
+use crate::probe::Probe;
+use crate::reload::{Reloader, watch};
+
+/// Accepts that may wait for a commit before more are told to come again.
+const MOST_WAITING: usize = 4096;
+
+/// How often certificate files are looked at.
+const TLS_LOOK: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Starts a server.
+pub(crate) struct App;
+
+/// A running server.
+pub(crate) struct Running {
+    address: SocketAddr,
+    https: bool,
+    public_url: String,
+    links: LoginLinks,
+    supervisor: Arc<Supervisor>,
+    stop: Stop,
+    wake: Arc<Wake>,
+    reloader: Arc<Reloader>,
+    store: Store,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// The platforms that are configured, from both sides.
+#[derive(Default)]
+struct Platforms {
+    chats: Vec<Arc<dyn Chat>>,
+    routes: Vec<Arc<dyn HttpInbound>>,
+    discord: Option<Arc<Discord>>,
+}
+
+impl App {
+    /// Opens everything that the configuration names, in the order in which one needs the other, and serves.
+    ///
+    /// # Errors
+    /// Says what could not be opened and what to do.
+    pub(crate) async fn start(config: Config, stop: Stop) -> anyhow::Result<Running> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+        let session_keys = keys::load(&config.keys.session, &config.data_dir, "session")?;
+        let buttons = ButtonKeys::new(keys::load(&config.keys.button, &config.data_dir, "button")?).map_err(anyhow::Error::msg)?;
+        let store = open_store(&config, &clock).await?;
+        keep_rules(&store, &config.rules).await?;
+        let redactor = Arc::new(redactor(&config)?);
+        let supervisor = Arc::new(Supervisor::open(&config.data_dir.join("children")).await?);
+        start_children(&supervisor, &config.rules).await;
+        let library: Arc<dyn ActionCatalogue> = Arc::new(Library::new(ActionSettings {
+            programs: config.actions.programs.clone(),
+            systemctl: config.actions.systemctl.clone(),
+            docker: config.actions.docker.clone(),
+            egress: config.actions.egress.clone(),
+            supervisor: Arc::clone(&supervisor),
+            clock: Arc::clone(&clock),
+            redactor: Arc::clone(&redactor),
+        }));
+        let rules = Arc::new(ArcSwap::new(Arc::clone(&config.rules)));
+        let sources = Arc::new(ArcSwap::from_pointee(config.sources.clone()));
+        let platforms = platforms(&config, &store, &rules, &clock)?;
+        let wake = Arc::new(Wake::default());
+        let mut tasks = Vec::new();
+
+        let beat = match &config.heartbeat {
+            Some(heartbeat) => {
+                let beat = HttpBeat::new(heartbeat.url.expose_secret(), signed(heartbeat.every))?;
+                Some(Arc::new(beat) as Arc<dyn handlers::Beat>)
+            }
+            None => None,
+        };
+        let cx = Cx {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            actions: library,
+            chats: platforms.chats.clone(),
+            clock: Arc::clone(&clock),
+            buttons,
+            redactor,
+            beat,
+            wake: Arc::clone(&wake),
+        };
+        tasks.push(tokio::spawn(Worker::new(cx).run()));
+
+        let bus = config.nats.as_ref().filter(|nats| !nats.subscriptions.is_empty());
+        let bus = bus.map(|nats| Bus::new(nats.clone(), store.clone(), Arc::clone(&rules), Arc::clone(&clock), stop.soft.clone()));
+        let bus_state = bus.as_ref().map(Bus::state);
+        if let Some(bus) = bus {
+            tasks.push(tokio::spawn(bus.run()));
+        }
+        if let Some(discord) = platforms.discord.clone().filter(|_| config.discord.as_ref().is_some_and(|discord| discord.gateway)) {
+            let stopped = stop.soft.clone();
+            tasks.push(tokio::spawn(async move {
+                if let Err(error) = discord.run_gateway(stopped).await {
+                    tracing::error!(%error, "Discord's gateway will not be used until the next start");
+                }
+            }));
+        }
+
+        let reloader = Arc::new(Reloader::new(Arc::clone(&rules), Arc::clone(&sources), store.clone(), Arc::clone(&supervisor)));
+        let listener = TcpListener::bind(config.server.listen)
+            .with_context(|| format!("cannot listen on {}: is another server running there?", config.server.listen))?;
+        let address = listener.local_addr()?;
+        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, bus_state, &reloader).router();
+        let tls = config.server.tls.as_ref().map(|tls| TlsFiles {
+            certificate: tls.cert_file.clone(),
+            key: tls.key_file.clone(),
+            every: TLS_LOOK,
+        });
+        let gateway_stop = GatewayStop { soft: stop.soft.clone(), hard: stop.hard.clone() };
+        let https = tls.is_some();
+        tasks.push(tokio::spawn(async move {
+            if let Err(error) = webhook_gateway::serve(listener, tls, router, Connections::default(), gateway_stop).await {
+                tracing::error!(error = %format!("{error:#}"), "the gateway ended");
+            }
+        }));
+        tracing::info!(%address, durability = %store.durability(), rules = %config.rules.digest, "serving");
+        Ok(Running {
+            address,
+            https,
+            public_url: config.server.public_url.clone(),
+            links: LoginLinks::new(session_keys),
+            supervisor,
+            stop,
+            wake,
+            reloader,
+            store,
+            tasks,
+        })
+    }
+}
+
+impl Running {
+    /// The address that it listens on, as a URL.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Makes sign-in links.
+    pub(crate) fn login_links(&self) -> &LoginLinks {
+        &self.links
+    }
+
+    /// Kills a supervised target, as a crash would: for the demo.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub(crate) async fn kill_target(&self, name: &str) -> anyhow::Result<()> {
+        let rules = self.reloader.rules();
+        let target = rules.targets.get(name).with_context(|| format!("there is no target {name:?}"))?;
+        let pid = self.supervisor.status(target).await?.pid.context("it does not run")?;
+        let pid = rustix::process::Pid::from_raw(pid).context("it has no process")?;
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+        Ok(())
+    }
+
+    /// From now on SIGHUP, `POST /-/reload` and a change of the files read the configuration again.
+    ///
+    /// # Errors
+    /// If the signal cannot be listened for.
+    pub(crate) fn reload_from(&self, path: PathBuf) -> anyhow::Result<()> {
+        self.reloader.set_path(path.clone());
+        let reloader = Arc::clone(&self.reloader);
+        on_hangup(move || {
+            let reloader = Arc::clone(&reloader);
+            tokio::spawn(async move { drop(reloader.reload().await) });
+        })?;
+        tokio::spawn(watch(Arc::clone(&self.reloader), path, self.stop.soft.clone()));
+        Ok(())
+    }
+
+    /// Tells how to sign in for the first time, on the terminal alone: the link is a secret.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    pub(crate) async fn first_login(&self) -> anyhow::Result<()> {
+        const TOLD: &str = "first_login.told";
+        let mut tx = self.store.begin().await?;
+        if tx.flag(TOLD).await?.is_some() {
+            return Ok(());
+        }
+        let rules = self.reloader.rules();
+        let admin = |person: &&domain::permission::Principal| person.human && rules.people.has(person, domain::permission::Right::Admin);
+        let Some(person) = rules.people.principals.values().find(admin) else {
+            tracing::warn!(
+                "nobody has the right `admin`: give somebody the role under `principals`, then run `watchkeeper login-link NAME`"
+            );
+            return Ok(());
+        };
+        let token = self.links.mint(&person.name, SystemClock.now(), jiff::SignedDuration::from_hours(1))?;
+        tx.set_flag(TOLD, &serde_json::json!(true)).await?;
+        tx.commit().await?;
+        let text = format!(
+            "First start: {} signs in here within an hour, once:\n  {}/login?token={}",
+            person.name,
+            self.public_url,
+            token.expose_secret()
+        );
+        crate::cmd::tell(&text);
+        Ok(())
+    }
+
+    /// Stops softly, then waits for the tasks.
+    pub(crate) async fn stop(self) {
+        self.stop.soft.cancel();
+        self.wake.stop();
+        for task in self.tasks {
+            tokio::select! {
+                ended = task => if let Err(error) = ended { tracing::error!(%error, "a task ended badly") },
+                () = self.stop.hard.cancelled() => break,
+            }
+        }
+        if let Err(error) = self.supervisor.stop_all().await {
+            tracing::warn!(%error, "a supervised child could not be stopped");
+        }
+    }
+}
+
+async fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Store> {
+    let audit_key = keys::load(&config.keys.audit, &config.data_dir, "audit")?.into_iter().next().context("no audit key")?;
+    let options = Options {
+        url: config.store.url.expose_secret().to_owned(),
+        clock: Arc::clone(clock),
+        instance: config.server.name.clone().unwrap_or_else(host_name),
+        start: StartId::new(clock.now()),
+        audit_key,
+        max_waiting: MOST_WAITING,
+    };
+    Store::open(options).await.context("cannot open the store")
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+async fn keep_rules(store: &Store, rules: &RuleSet) -> anyhow::Result<()> {
+    let mut tx = store.begin().await?;
+    tx.put_rule_set(&rules.digest, &rules.texts).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Every secret that was read; a short one cannot be found safely in other text, so it is refused.
+fn redactor(config: &Config) -> anyhow::Result<Redactor> {
+    Redactor::new(config.secrets.iter().map(ExposeSecret::expose_secret)).map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// Starts the children that are targets of kind `process`. One that does not start is a finding for its alerts, not for our start.
+pub(crate) async fn start_children(supervisor: &Supervisor, rules: &RuleSet) {
+    for target in rules.targets.values().filter(|target| target.kind == "process") {
+        if let Err(error) = supervisor.ensure(target).await {
+            tracing::error!(target = %target.name, %error, "a supervised child did not start");
+        }
+    }
+}
+
+fn platforms(config: &Config, store: &Store, rules: &Arc<ArcSwap<RuleSet>>, clock: &Arc<dyn Clock>) -> anyhow::Result<Platforms> {
+    let inbox: Arc<dyn Inbox> = Arc::new(store.clone());
+    let lookup: Arc<dyn Lookup> = Arc::new(Answers { store: store.clone(), rules: Arc::clone(rules) });
+    let mut platforms = Platforms::default();
+    if let Some(slack) = &config.slack {
+        let slack = Slack::new(slack.clone().into(), Arc::clone(&inbox), Arc::clone(&lookup), Arc::clone(clock))?;
+        platforms.chats.push(Arc::clone(&slack) as Arc<dyn Chat>);
+        platforms.routes.push(slack as Arc<dyn HttpInbound>);
+    }
+    if let Some(discord) = &config.discord {
+        let discord = Discord::new(discord.clone().into(), inbox, lookup, Arc::clone(clock))?;
+        platforms.chats.push(Arc::clone(&discord) as Arc<dyn Chat>);
+        platforms.routes.push(Arc::clone(&discord) as Arc<dyn HttpInbound>);
+        platforms.discord = Some(discord);
+    }
+    if platforms.chats.is_empty() {
+        tracing::info!("no chat platform is configured: people use the console");
+    }
+    Ok(platforms)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the gateway is where everything meets; a struct for one call would only repeat it")]
+fn gateway(
+    config: &Config,
+    store: &Store,
+    rules: &Arc<ArcSwap<RuleSet>>,
+    sources: Arc<ArcSwap<SourceTable>>,
+    platforms: &Platforms,
+    clock: &Arc<dyn Clock>,
+    stop: &Stop,
+    session_keys: &[secrecy::SecretSlice<u8>],
+    bus: Option<crate::bus::BusState>,
+    reloader: &Arc<Reloader>,
+) -> Gateway {
+    let recorder = crate::recorder::install();
+    let reloader = Arc::clone(reloader);
+    Gateway {
+        settings: GatewaySettings {
+            sources,
+            limits: Limits::default(),
+            metrics_token: config.telemetry.metrics_token.as_ref().map(webhook_gateway::HashedSecret::bearer),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            https: config.server.https(),
+        },
+        store: store.clone(),
+        inbox: Arc::new(store.clone()),
+        rules: Arc::clone(rules),
+        chat: platforms.routes.clone(),
+        clock: Arc::clone(clock),
+        metrics: Arc::new(move || recorder.render()),
+        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), bus)),
+        console: ConsoleSettings { link_keys: session_keys.to_vec() },
+        reload: Arc::new(move || {
+            let reloader = Arc::clone(&reloader);
+            Box::pin(async move { reloader.reload().await })
+        }),
+        stopping: stop.soft.clone(),
+    }
+}
+
+fn signed(duration: domain::duration::Dur) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(duration.as_std()).unwrap_or(jiff::SignedDuration::MAX)
+}

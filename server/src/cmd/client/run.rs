@@ -1,0 +1,64 @@
+//! `run list|show|cancel`.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Remote;
+use super::table::{items, table, text};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs, newest first.
+    List {
+        /// Only those that have not ended.
+        #[arg(long)]
+        active: bool,
+    },
+    /// One run and its journal.
+    Show { id: String },
+    /// Stop one.
+    Cancel { id: String },
+}
+
+/// Columns of a run.
+pub(super) const HEADER: &[&str] = &["ID", "STATE", "CREATED", "RUNBOOK", "REASON"];
+
+/// Runs the verb.
+///
+/// # Errors
+/// If the server cannot be reached, or refuses.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    match args.verb {
+        Verb::List { active } => args.remote.show(&format!("/runs?active={active}"), |answer| {
+            let rows: Vec<Vec<String>> = items(answer).iter().map(row).collect();
+            table(HEADER, &rows)
+        }),
+        Verb::Show { id } => args.remote.show(&format!("/runs/{id}"), show),
+        Verb::Cancel { id } => args.remote.act(&format!("/runs/{id}/cancel"), &json!({})),
+    }
+}
+
+/// A run as a row.
+pub(super) fn row(run: &Value) -> Vec<String> {
+    ["id", "state", "created_at", "runbook", "reason"].map(|field| text(run, field)).to_vec()
+}
+
+fn show(answer: &Value) -> String {
+    let attempt = |attempt: &Value| {
+        let said = if attempt["error"].is_null() { text(&attempt["output"], "summary") } else { text(attempt, "error") };
+        vec![text(attempt, "started_at"), text(attempt, "step"), text(attempt, "state"), said]
+    };
+    let attempts: Vec<Vec<String>> = answer["attempts"].as_array().map_or(&[][..], Vec::as_slice).iter().map(attempt).collect();
+    let run = table(HEADER, &[row(&answer["run"])]);
+    format!("{run}\n\n{}", table(&["STARTED", "STEP", "STATE", "SAID"], &attempts))
+}

@@ -1,0 +1,71 @@
+// Keeps the page current: on every hint from the server it fetches itself and morphs into what came.
+"use strict";
+(() => {
+  const status = document.getElementById("live");
+  let busy = false;
+  let again = false;
+
+  const say = (state, text) => {
+    if (!status) return;
+    status.dataset.state = state;
+    status.textContent = text;
+  };
+
+  const localise = () => {
+    for (const element of document.querySelectorAll("time[datetime]")) {
+      const at = new Date(element.dateTime);
+      element.title = at.toLocaleString() + " · " + at.toISOString();
+    }
+  };
+
+  const refresh = async () => {
+    if (busy) {
+      again = true;
+      return;
+    }
+    busy = true;
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" }, credentials: "same-origin" });
+      if (answer.redirected && new URL(answer.url).pathname === "/login") {
+        location.assign("/login");
+        return;
+      }
+      if (answer.ok) {
+        const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const fresh = page.querySelector("main");
+        const old = document.querySelector("main");
+        if (fresh && old) {
+          Idiomorph.morph(old, fresh, {
+            ignoreActiveValue: true,
+            callbacks: { beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS") },
+          });
+          localise();
+        }
+      }
+    } finally {
+      busy = false;
+      if (again) {
+        again = false;
+        refresh();
+      }
+    }
+  };
+
+  localise();
+  if (!document.body.dataset.live) return;
+  let lost = false;
+  const source = new EventSource("/live");
+  source.addEventListener("open", () => {
+    say("on", "live");
+    // What changed while the connection was away is only known to the server.
+    if (lost) refresh();
+    lost = false;
+  });
+  source.addEventListener("error", () => {
+    lost = true;
+    say("off", "reconnecting");
+  });
+  source.addEventListener("incident", refresh);
+  source.addEventListener("missed", refresh);
+  setInterval(refresh, 30000);
+})();

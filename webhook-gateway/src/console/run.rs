@@ -1,0 +1,148 @@
+//! Runs: the list, and one with its plan, its request for approval and its journal.
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use axum::routing::get;
+use domain::approval::{Approval, ApprovalState};
+use domain::composing::plan_lines;
+use domain::id::RunId;
+use domain::run::{Attempt, Run};
+use jiff::Timestamp;
+use maud::{Markup, html};
+use serde::Deserialize;
+use store::RunFilter;
+
+use super::acts;
+use super::layout::{csrf, page};
+use super::session::Viewer;
+use super::words::{ago, badge, clock};
+use crate::api::ask;
+use crate::error::ApiError;
+use crate::gateway::App;
+
+/// Runs on one page.
+const PAGE: i64 = 50;
+
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/runs", get(list)).route("/runs/{id}", get(show))
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    before: Option<RunId>,
+    done: Option<i64>,
+}
+
+async fn list(State(app): State<App>, viewer: Viewer, Query(asked): Query<Asked>) -> Result<Response, ApiError> {
+    let filter = RunFilter { active_only: false, runbook: None, before: asked.before, limit: PAGE };
+    let runs = ask(&app, async { app.store.read().await?.runs(&filter).await }).await?;
+    let now = app.clock.now();
+    let main = html! {
+        h1 { "Runs" }
+        @if runs.is_empty() { div.panel.empty { p { "Nothing has run yet." } } }
+        @else {
+            div.panel {
+                table {
+                    thead { tr { th { "Runbook" } th { "State" } th.wide { "Asked for by" } th { "When" } } }
+                    tbody { @for run in &runs { (line(run, now)) } }
+                }
+            }
+            @if runs.len() as i64 == PAGE { @if let Some(last) = runs.last() { p { a href={ "/runs?before=" (last.id) } { "Older" } } } }
+        }
+    };
+    Ok(page(&viewer, "/runs", "Runs", &main))
+}
+
+fn line(run: &Run, now: Timestamp) -> Markup {
+    html! {
+        tr {
+            td.title { a href={ "/runs/" (run.id) } { (run.runbook) } @if let Some(reason) = &run.reason { div.soft.small { (reason) } } }
+            td { (badge(run.state.as_str())) }
+            td.wide { (run.requester.as_deref().unwrap_or("automation")) }
+            td.num { (ago(run.created_at, now)) }
+        }
+    }
+}
+
+async fn show(State(app): State<App>, viewer: Viewer, Path(id): Path<RunId>, Query(asked): Query<Asked>) -> Result<Response, ApiError> {
+    let found = ask(&app, async {
+        let mut tx = app.store.read().await?;
+        let Some(run) = tx.run(id).await? else { return Ok(None) };
+        let incident = match run.incident {
+            Some(id) => tx.incident(id).await?.map(|incident| incident.number),
+            None => None,
+        };
+        let approval = tx.approval_of(id).await?;
+        let attempts = tx.attempts(id).await?;
+        Ok(Some((run, incident, approval, attempts)))
+    })
+    .await?;
+    let (run, incident, approval, attempts) = found.ok_or(ApiError::NotFound("run"))?;
+    let now = app.clock.now();
+    let main = html! {
+        (acts::flash(&app, asked.done).await)
+        div.panel {
+            h1 { (run.runbook) " " (badge(run.state.as_str())) }
+            @if let Some(reason) = &run.reason { p { (reason) } }
+            p.soft.small {
+                "run " code { (run.id) } " · plan " code { (run.plan_digest.chars().take(12).collect::<String>()) }
+                " · asked for by " (run.requester.as_deref().unwrap_or("automation")) " " (ago(run.created_at, now))
+                @if let Some(number) = incident { " · " a href={ "/incidents/" (number) } { "#" (number) } }
+            }
+            pre { @for line in plan_lines(&run.plan) { (line) "\n" } }
+            (decide(&viewer, &run, approval.as_ref()))
+        }
+        div.panel { h2 { "Journal" } (journal(&attempts)) }
+    };
+    Ok(page(&viewer, "/runs", &run.runbook, &main))
+}
+
+fn decide(viewer: &Viewer, run: &Run, approval: Option<&Approval>) -> Markup {
+    let pending = approval.filter(|approval| approval.state == ApprovalState::Pending);
+    let action = format!("/runs/{}/act", run.id);
+    html! {
+        div.buttons {
+            @if let Some(approval) = pending {
+                form method="post" action=(action) {
+                    (csrf(viewer)) input type="hidden" name="act" value="approve"; input type="hidden" name="approval" value=(approval.id);
+                    button.primary type="submit" { "Approve" }
+                }
+                details.ask id="ask-deny" {
+                    summary { "Deny" }
+                    form method="post" action=(action) {
+                        (csrf(viewer)) input type="hidden" name="act" value="deny"; input type="hidden" name="approval" value=(approval.id);
+                        input name="reason" placeholder="Why?" maxlength="500" required;
+                        button.danger type="submit" { "Deny" }
+                    }
+                }
+            }
+            @if run.state.is_active() {
+                form method="post" action=(action) {
+                    (csrf(viewer)) input type="hidden" name="act" value="cancel"; button type="submit" { "Cancel the run" }
+                }
+            }
+        }
+    }
+}
+
+fn journal(attempts: &[Attempt]) -> Markup {
+    html! {
+        @if attempts.is_empty() { p.soft { "Nothing has been carried out yet." } }
+        ol.timeline {
+            @for attempt in attempts {
+                li.run {
+                    (clock(attempt.started_at)) " " strong { (attempt.step) } " " (badge(attempt.state.as_str()))
+                    @if attempt.attempt > 1 { span.soft.small { " attempt " (attempt.attempt) } }
+                    @if let Some(output) = &attempt.output {
+                        div { (output.summary) }
+                        @if !output.text.trim().is_empty() {
+                            details id={ "out-" (attempt.index) "-" (attempt.attempt) } { summary.soft.small { "output" } pre { (output.text) } }
+                        }
+                    }
+                    @if let Some(error) = &attempt.error { div { (error) } }
+                }
+            }
+        }
+    }
+}
