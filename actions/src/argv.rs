@@ -115,6 +115,7 @@ fn scalar(value: &Value) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -157,6 +158,17 @@ mod tests {
         ] {
             let error = of(args.clone()).unwrap_err();
             assert!(error.starts_with("`args`, element 1: "), "{args}: {error}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the values are, what begins with `-` was written by the author, and every value is one element or a part of its own.
+        #[test]
+        fn only_keys_become_options(word in ".{0,30}", long in ".{0,30}", short in ".{0,30}") {
+            if let Ok(argv) = of(json!([word, {"--long": long}, {"-s": short}, {"--": true}])) {
+                prop_assert_eq!(argv, [word.clone(), format!("--long={long}"), "-s".to_owned(), short.clone(), "--".to_owned()]);
+                prop_assert!(!word.starts_with('-') && !short.starts_with('-'));
+            }
         }
     }
 

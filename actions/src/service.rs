@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Tools;
 use crate::output::last;
 use crate::program::{self, How, Invocation, ProgramError};
-use crate::supervisor::{ChildState, ChildStatus, SupervisorError};
+use crate::supervisor::{ChildState, ChildStatus, Supervisor, SupervisorError};
 
 /// The kinds of target that are services.
 pub(crate) const KINDS: &[&str] = &["process", "systemd", "compose"];
@@ -54,7 +54,7 @@ impl<'a> Service<'a> {
     /// Reads a target; refuses what is no service or lacks a field.
     pub(crate) fn of(target: &'a Target) -> Result<Service<'a>, String> {
         match target.kind.as_str() {
-            "process" => Ok(Service::Process(target)),
+            "process" => Supervisor::check(target).map(|_| Service::Process(target)).map_err(|error| error.to_string()),
             "systemd" => systemd::Unit::of(target).map(Service::Systemd),
             "compose" => compose::Service::of(target).map(Service::Compose),
             other => Err(format!("target {:?} is a {other}; a service is one of {}", target.name, KINDS.join(", "))),

@@ -148,7 +148,7 @@ impl Supervisor {
     /// # Errors
     /// See [`SupervisorError`].
     pub async fn ensure(&self, target: &Target) -> Result<ChildStatus, SupervisorError> {
-        let (slot, spec) = (self.slot(target)?, spec(target)?);
+        let (slot, spec) = self.slot(target)?;
         whole(async move { slot.ensure(spec).await }).await
     }
 
@@ -159,7 +159,7 @@ impl Supervisor {
     /// # Errors
     /// See [`SupervisorError`].
     pub async fn restart(&self, target: &Target) -> Result<ChildStatus, SupervisorError> {
-        let (slot, spec) = (self.slot(target)?, spec(target)?);
+        let (slot, spec) = self.slot(target)?;
         whole(async move { slot.restart(spec).await }).await
     }
 
@@ -168,7 +168,7 @@ impl Supervisor {
     /// # Errors
     /// See [`SupervisorError`].
     pub async fn stop(&self, target: &Target) -> Result<ChildStatus, SupervisorError> {
-        let (slot, spec) = (self.slot(target)?, spec(target)?);
+        let (slot, spec) = self.slot(target)?;
         whole(async move { slot.stop(spec.grace()).await }).await
     }
 
@@ -177,7 +177,7 @@ impl Supervisor {
     /// # Errors
     /// See [`SupervisorError`].
     pub async fn status(&self, target: &Target) -> Result<ChildStatus, SupervisorError> {
-        let (slot, spec) = (self.slot(target)?, spec(target)?);
+        let (slot, spec) = self.slot(target)?;
         Ok(slot.status(spec).await)
     }
 
@@ -202,23 +202,28 @@ impl Supervisor {
     /// # Errors
     /// If the target's name cannot be a file name.
     pub fn log_file(&self, target: &Target) -> Result<PathBuf, SupervisorError> {
-        Ok(self.slot(target)?.log_file())
+        Ok(self.slot(target)?.0.log_file())
     }
 
-    fn slot(&self, target: &Target) -> Result<Arc<Slot>, SupervisorError> {
+    /// Whether a target can be supervised: its kind, its name as a file name, its fields. For checks before anything runs.
+    ///
+    /// # Errors
+    /// Always [`SupervisorError::Spec`], which says what is wrong.
+    pub fn check(target: &Target) -> Result<Spec, SupervisorError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if target.name.is_empty() || target.name.len() > 100 || target.name.starts_with('.') || !target.name.chars().all(fits) {
             let problem = "a process is named with letters, digits, `.`, `_` and `-`, at most 100 of them".to_owned();
             return Err(SupervisorError::Spec { target: target.name.clone(), problem });
         }
+        Spec::of(target).map_err(|problem| SupervisorError::Spec { target: target.name.clone(), problem })
+    }
+
+    fn slot(&self, target: &Target) -> Result<(Arc<Slot>, Spec), SupervisorError> {
+        let spec = Supervisor::check(target)?;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.entry(target.name.clone()).or_insert_with(|| Arc::new(Slot::new(self.shared.clone(), &target.name)));
-        Ok(slot.clone())
+        Ok((slot.clone(), spec))
     }
-}
-
-fn spec(target: &Target) -> Result<Spec, SupervisorError> {
-    Spec::of(target).map_err(|problem| SupervisorError::Spec { target: target.name.clone(), problem })
 }
 
 /// Runs to its end even if the caller is dropped.

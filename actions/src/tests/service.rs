@@ -114,6 +114,8 @@ async fn a_target_must_be_a_service() {
         let check = |target: Option<&Target>| world.action(name).check(&nothing(), target).unwrap_err();
         assert!(check(None).contains("needs a `target`"));
         assert!(check(Some(&target("x", "http", json!({"url": "http://x/"})))).contains("one of process, systemd, compose"));
+        assert!(check(Some(&target("x", "process", json!({"program": "sleep"})))).contains("absolute"));
+        assert!(check(Some(&target("../x", "process", json!({"program": "/bin/sleep"})))).contains("letters, digits"));
         assert!(check(Some(&target("x", "systemd", json!({"unit": "-x; id"})))).contains("no name of a unit"));
         assert!(check(Some(&target("x", "compose", json!({"file": "/x"})))).contains("lacks `service`"));
         assert!(refused(world.run_on(name, nothing(), None, LIMIT).await).contains("needs a `target`"));
