@@ -33,7 +33,7 @@ impl Memory {
         let events = heard.iter().flat_map(|delivery| &delivery.events);
         let fresh = events.filter(|event| {
             !keys.contains(&event.key) && {
-                keys.push(event.key.clone());
+                keys.push(event.key);
                 true
             }
         });

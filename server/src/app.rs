@@ -140,10 +140,11 @@ impl App {
             key: tls.key_file.clone(),
             every: TLS_LOOK,
         });
+        let connections = Connections { peers: trusted_peers(&config.server), ..Connections::default() };
         let gateway_stop = GatewayStop { soft: stop.soft.clone(), hard: stop.hard.clone() };
         let https = tls.is_some();
         tasks.push(tokio::spawn(async move {
-            if let Err(error) = webhook_gateway::serve(listener, tls, router, Connections::default(), gateway_stop).await {
+            if let Err(error) = webhook_gateway::serve(listener, tls, router, connections, gateway_stop).await {
                 tracing::error!(error = %format!("{error:#}"), "the gateway ended");
             }
         }));
@@ -248,6 +249,15 @@ impl Running {
             tracing::warn!(%error, "a supervised child could not be stopped");
         }
     }
+}
+
+/// With a trusted proxy in front, and no TLS of our own, nobody else but this machine may connect.
+fn trusted_peers(server: &crate::config::ServerConfig) -> Option<webhook_gateway::Peers> {
+    if server.trusted_proxy.is_empty() || server.tls.is_some() {
+        return None;
+    }
+    let networks = server.trusted_proxy.clone();
+    Some(Arc::new(move |peer| peer.is_loopback() || networks.iter().any(|network| network.contains(peer))))
 }
 
 async fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Store> {

@@ -32,6 +32,6 @@ pub use console::{ConsoleSettings, LoginLinks, NoLink};
 pub use error::ApiError;
 pub use gateway::{Gateway, Reload};
 pub use health::{Check, Health, HealthProbe};
-pub use serve::{Connections, Stop, serve};
+pub use serve::{Connections, Peers, Stop, serve};
 pub use settings::{Limits, Settings, SourceSettings, SourceTable};
 pub use tls::TlsFiles;

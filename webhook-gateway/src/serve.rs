@@ -1,7 +1,7 @@
 //! Serves the router on a socket: time limits, a cap on connections, TLS whose files may change, and a stop in two steps.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,17 +29,22 @@ pub struct Stop {
 }
 
 /// Bounds of connections.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Connections {
+    /// Which peers may connect; `None` lets everybody. A named proxy in front is no protection if others can go around it.
+    pub peers: Option<Peers>,
     /// Open at once; more are closed as they come.
     pub most: usize,
     /// From the end of one request to the end of the next one's headers.
     pub header_time: Duration,
 }
 
+/// See [`Connections::peers`].
+pub type Peers = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 impl Default for Connections {
     fn default() -> Self {
-        Self { most: 1024, header_time: Duration::from_secs(15) }
+        Self { peers: None, most: 1024, header_time: Duration::from_secs(15) }
     }
 }
 
@@ -56,21 +61,21 @@ pub async fn serve(listener: TcpListener, tls: Option<TlsFiles>, router: Router,
     listener.set_nonblocking(true)?;
     let handle = Handle::new();
     let _stopper = AbortOnDrop(tokio::spawn(relay(handle.clone(), stop)));
-    let capped = Capped(Arc::new(Semaphore::new(bounds.most)));
+    let capped = Capped { places: Arc::new(Semaphore::new(bounds.most)), peers: bounds.peers.clone() };
     let server = axum_server::from_tcp(listener)?.handle(handle);
     match tls {
-        None => bounded(server.acceptor(capped), bounds).serve(router.into_make_service()).await?,
+        None => bounded(server.acceptor(capped), &bounds).serve(router.into_make_service()).await?,
         Some(files) => {
             let config = files.load().await?;
             let _watch = AbortOnDrop(tokio::spawn(files.follow(config.clone())));
             let secured = server.acceptor(RustlsAcceptor::new(config).acceptor(capped));
-            bounded(secured, bounds).serve(router.into_make_service()).await?;
+            bounded(secured, &bounds).serve(router.into_make_service()).await?;
         }
     }
     Ok(())
 }
 
-fn bounded<A>(mut server: Server<SocketAddr, A>, bounds: Connections) -> Server<SocketAddr, A> {
+fn bounded<A>(mut server: Server<SocketAddr, A>, bounds: &Connections) -> Server<SocketAddr, A> {
     let mut http = server.http_builder().http1();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.header_time).max_headers(HEADERS).max_buf_size(HEAD_BYTES);
     server.http1_only()
@@ -96,7 +101,17 @@ impl Drop for AbortOnDrop {
 
 /// Lets so many connections in, and closes the others at once: to a sender that is a network error, which it tries again.
 #[derive(Clone)]
-struct Capped(Arc<Semaphore>);
+struct Capped {
+    places: Arc<Semaphore>,
+    peers: Option<Peers>,
+}
+
+impl Capped {
+    fn lets_in(&self, stream: &TcpStream) -> bool {
+        let Some(peers) = &self.peers else { return true };
+        stream.peer_addr().is_ok_and(|peer| peers(peer.ip()))
+    }
+}
 
 impl<S> Accept<TcpStream, S> for Capped {
     type Stream = Counted;
@@ -104,10 +119,14 @@ impl<S> Accept<TcpStream, S> for Capped {
     type Future = std::future::Ready<io::Result<(Counted, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let accepted = match self.0.clone().try_acquire_owned() {
+        if !self.lets_in(&stream) {
+            metrics::counter!("watchkeeper_connections_refused_total", "reason" => "peer").increment(1);
+            return std::future::ready(Err(io::Error::other("not a trusted proxy")));
+        }
+        let accepted = match self.places.clone().try_acquire_owned() {
             Ok(permit) => stream.set_nodelay(true).map(|()| (Counted { stream, _permit: permit }, service)),
             Err(_) => {
-                metrics::counter!("watchkeeper_connections_refused_total").increment(1);
+                metrics::counter!("watchkeeper_connections_refused_total", "reason" => "full").increment(1);
                 Err(io::Error::other("too many connections"))
             }
         };

@@ -86,8 +86,8 @@ impl Filler<'_, '_, '_> {
             return None;
         }
         let filled = match &node.data {
-            Data::List(paths) => Node { data: Data::List(paths.iter().map(|path| self.from_file(path)).collect()), ..bare(node) },
-            _ => self.from_file(node),
+            Data::List(paths) => Node { data: Data::List(paths.iter().map(|path| self.read_file(path)).collect()), ..bare(node) },
+            _ => self.read_file(node),
         };
         Some((stem.to_owned(), filled))
     }
@@ -109,7 +109,7 @@ impl Filler<'_, '_, '_> {
         }
     }
 
-    fn from_file(&mut self, node: &Node) -> Node {
+    fn read_file(&mut self, node: &Node) -> Node {
         let Data::Text(path) = &node.data else { return node.clone() };
         let path = self.base.join(self.filled(path, node.at, false));
         let text = match (self.lookup.file)(&path) {
@@ -128,7 +128,7 @@ impl Filler<'_, '_, '_> {
         let make = "make one with `openssl rand -base64 32`".to_owned();
         match secret.len() {
             0 => self.report.add(node.at, "this secret is empty", make),
-            ..MIN_SECRET => self.report.add(node.at, format!("this secret is shorter than {MIN_SECRET} bytes"), make),
+            1..MIN_SECRET => self.report.add(node.at, format!("this secret is shorter than {MIN_SECRET} bytes"), make),
             MIN_SECRET..=MAX_SECRET => {
                 if secret != PLACEHOLDER {
                     self.secrets.push(secret.clone().into());

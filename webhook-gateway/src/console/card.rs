@@ -13,7 +13,6 @@ pub(super) fn card(viewer: &Viewer, card: &Card, now: Timestamp) -> Markup {
     html! {
         section class={ "panel card " (card.state.as_str()) } id={ "card-" (card.number) } {
             div.head {
-                span aria-hidden="true" { (card.state.emoji()) }
                 strong { (card.severity) }
                 (badge(card.state.as_str()))
                 span.soft.num { "#" (card.number) }
@@ -32,7 +31,7 @@ pub(super) fn card(viewer: &Viewer, card: &Card, now: Timestamp) -> Markup {
                     @if card.alerts_more > 0 { li.soft { "and " (card.alerts_more) " more" } }
                 }
             }
-            @for line in &card.automation { p { "🤖 " (line) } }
+            @for line in &card.automation { p.auto { (line) } }
             @if let Some(approval) = &card.approval { (approval_block(approval, now)) }
             @if !card.buttons.is_empty() { (buttons(viewer, card)) }
             @if !card.links.is_empty() {
@@ -48,7 +47,7 @@ pub(super) fn card(viewer: &Viewer, card: &Card, now: Timestamp) -> Markup {
 pub(super) fn approval_block(approval: &ApprovalCard, now: Timestamp) -> Markup {
     html! {
         div.approval {
-            div { "🔐 " strong { (approval.runbook) } " asked for by " (approval.requester) " · risk " strong { (approval.risk) } }
+            div { strong { (approval.runbook) } " asked for by " (approval.requester) " · risk " strong { (approval.risk) } }
             pre { @for step in &approval.steps { (step) "\n" } }
             div.small {
                 strong { (approval.status) }

@@ -105,7 +105,7 @@ fn timeline(entries: &[(i64, Entry)]) -> Markup {
     html! {
         ol.timeline {
             @for (seq, entry) in entries {
-                li class=(entry.kind.as_str()) id={ "entry-" (seq) } {
+                li class={ "kind-" (entry.kind.as_str()) } id={ "entry-" (seq) } {
                     (clock(entry.at))
                     @if let Some(who) = &entry.who { span.by { " · " (who) } }
                     div { (entry.text) }

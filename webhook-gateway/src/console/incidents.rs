@@ -59,9 +59,9 @@ async fn list(State(app): State<App>, viewer: Viewer, Query(filter): Query<Filte
         @if let Some(flag) = &seen.paused { (paused(&viewer, flag)) }
         (tiles(&seen))
         div.panel {
-            form method="get" action="/incidents" {
+            form.filter method="get" action="/incidents" {
                 input name="q" value=(filter.q.clone().unwrap_or_default()) placeholder="Number or title" aria-label="Search";
-                " " label.soft { input type="checkbox" name="all" value="true" checked[filter.all]; " with resolved and closed ones" }
+                label.soft { input type="checkbox" name="all" value="true" checked[filter.all]; " with resolved and closed ones" }
                 button type="submit" { "Show" }
             }
         }
@@ -110,7 +110,7 @@ fn table(incidents: &[Incident], all: bool, now: Timestamp) -> Markup {
                             td { (incident.severity_name) }
                             td.title {
                                 a href={ "/incidents/" (incident.number) } { (incident.title) }
-                                @if let Some(line) = &incident.automation { div.soft.small { "🤖 " (line) } }
+                                @if let Some(line) = &incident.automation { div.soft.small.auto { (line) } }
                             }
                             td { (badge(incident.state.as_str())) @if let Some((_, who)) = &incident.acked { div.soft.small { (who) } } }
                             td.num.wide { (incident.alerts_active) " of " (incident.alerts_total) }

@@ -131,7 +131,7 @@ fn journal(attempts: &[Attempt]) -> Markup {
         @if attempts.is_empty() { p.soft { "Nothing has been carried out yet." } }
         ol.timeline {
             @for attempt in attempts {
-                li.run {
+                li."kind-run" {
                     (clock(attempt.started_at)) " " strong { (attempt.step) } " " (badge(attempt.state.as_str()))
                     @if attempt.attempt > 1 { span.soft.small { " attempt " (attempt.attempt) } }
                     @if let Some(output) = &attempt.output {
