@@ -33,6 +33,7 @@ create table queue (
 );
 create index queue_lane on queue (lane, id);
 create index queue_chain on queue (chain, id);
+create index queue_retry on queue (not_before) where not_before > 0;
 
 -- What the claims of several processes lock: machines have 0 to 63, people 64 to 127.
 create table lanes (

@@ -1,7 +1,5 @@
 //! The queue behind the inbox: claiming events, finishing them, and what happens to those that fail.
 
-use std::collections::HashSet;
-
 use domain::act::ActOutcome;
 use domain::canonical::ContentKey;
 use domain::event::{Event, EventClass};
@@ -19,6 +17,9 @@ const PEOPLE: i64 = EventClass::LANES as i64;
 /// On PostgreSQL a claim takes at most this many lanes, so that the others find some too.
 const LANES_AT_ONCE: i64 = 16;
 
+/// Of queue rows `q` those that nothing holds back: no row of their chain waits for a retry later than the time that follows.
+const READY: &str = "q.chain not in (select r.chain from queue r where r.not_before > 0 and r.not_before >";
+
 /// An event that failed too often, kept for people to look at and to replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
@@ -35,11 +36,12 @@ pub struct DeadLetter {
 }
 
 /// A queue row with its event, as read.
-type Claimed = (i64, i64, i64, i64, i64, i64, i64, Vec<u8>, String, i64, Vec<u8>);
+type Claimed = (i64, i64, i64, i64, i64, Vec<u8>, String, i64, Vec<u8>);
 
 impl Tx {
-    /// Takes waiting events: people's first, in order within each lane. A lane whose next event waits for its retry is left alone, and so is,
-    /// on PostgreSQL, a lane that another process has claimed. The claim lasts as long as this transaction.
+    /// Takes waiting events: people's first, in order within each lane. An event that waits for its retry holds back what was heard later under
+    /// its order key, and nothing else. On PostgreSQL a lane that another process has claimed is left alone. The claim lasts as long as this
+    /// transaction.
     ///
     /// The same event can come twice, where it was heard again after something else of its order key.
     ///
@@ -50,34 +52,28 @@ impl Tx {
         let lanes_at_once = if self.is_postgres() { limit.clamp(1, LANES_AT_ONCE) } else { 2 * PEOPLE };
         let lock = self.skip_locked(" for update of l skip locked");
         let sql = format!(
-            "select l.lane from lanes l join queue h on h.id = (select min(q.id) from queue q where q.lane = l.lane) \
-             where h.not_before <= $1 order by case when l.lane >= {PEOPLE} then 0 else 1 end, h.id limit $2{lock}"
+            "select l.lane from lanes l join queue h on h.id = \
+             (select q.id from queue q where q.lane = l.lane and {READY} $1) order by q.id limit 1) \
+             order by case when l.lane >= {PEOPLE} then 0 else 1 end, h.id limit $2{lock}"
         );
         let lanes: Vec<(i64,)> = rows!(self, sqlx::AssertSqlSafe(sql.as_str()), now, lanes_at_once);
         let (people, machines): (Vec<i64>, Vec<i64>) = lanes.into_iter().map(|(lane,)| lane).partition(|lane| *lane >= PEOPLE);
 
         // The signs say which way to read: people's rows are few, so by lane; machines' may be very many, so in order until it is enough.
-        let mut claimed = self.waiting("q.lane in (", &people, "order by +q.id", limit).await?;
+        let mut claimed = self.waiting(now, "q.lane in (", &people, "order by +q.id", limit).await?;
         let rest = limit - i64::try_from(claimed.len()).unwrap_or(limit);
         if rest > 0 {
-            claimed.extend(self.waiting("+q.lane in (", &machines, "order by q.id", rest).await?);
+            claimed.extend(self.waiting(now, "+q.lane in (", &machines, "order by q.id", rest).await?);
         }
-        let mut blocked = HashSet::new();
         let mut events = Vec::with_capacity(claimed.len());
         for row in claimed {
-            let (id, lane, not_before, seq) = (row.0, row.1, row.2, row.6);
-            if not_before > now {
-                blocked.insert(lane);
-            }
-            if blocked.contains(&lane) {
-                continue;
-            }
+            let (id, seq) = (row.0, row.4);
             match event(row) {
                 Ok(event) => {
                     self.claimed.entry(seq).or_default().push_back(id);
                     events.push(event);
                 }
-                // Its lane must go on.
+                // What comes after it must go on.
                 Err(error) => self.bury_event(id, seq, &error.to_string(), self.core.clock.now()).await?,
             }
         }
@@ -85,19 +81,21 @@ impl Tx {
     }
 
     /// The first rows of these lanes, which are at most 128.
-    async fn waiting(&mut self, of: &str, lanes: &[i64], order: &str, limit: i64) -> Result<Vec<Claimed>, Error> {
-        let lock = self.for_update();
-        let head = format!(
-            "select q.id, q.lane, q.not_before, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload \
-             from (select * from queue q where {of}"
-        );
-        let (order, tail) = (format!(") {order} limit "), format!("{lock}) q join events e on e.seq = q.event_seq order by q.id"));
+    async fn waiting(&mut self, now: i64, of: &str, lanes: &[i64], order: &str, limit: i64) -> Result<Vec<Claimed>, Error> {
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
+        let lock = self.for_update();
+        let head = format!(
+            "select q.id, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload \
+             from (select * from queue q where {READY} "
+        );
+        let (of, order) = (format!(") and {of}"), format!(") {order} limit "));
+        let tail = format!("{lock}) q join events e on e.seq = q.event_seq order by q.id");
         Ok(on!(self, conn => {
             let mut sql = sqlx::QueryBuilder::new(head);
-            sql.push_values(lanes, |mut b, lane| { b.push_bind(lane); });
+            sql.push_bind(now);
+            sql.push(of).push_values(lanes, |mut b, lane| { b.push_bind(lane); });
             sql.push(order).push_bind(limit).push(tail).build_query_as().fetch_all(conn).await?
         }))
     }
@@ -148,7 +146,7 @@ impl Tx {
     pub async fn events_since(&mut self, after_seq: i64, limit: i64) -> Result<Vec<Event>, Error> {
         let found: Vec<Claimed> = rows!(
             self,
-            "select seq, lane, received_at, received_at, cast(1 as bigint), cast(0 as bigint), seq, key, source, received_at, payload \
+            "select seq, received_at, cast(1 as bigint), cast(0 as bigint), seq, key, source, received_at, payload \
              from events where seq > $1 order by seq limit $2",
             after_seq,
             limit
@@ -208,8 +206,8 @@ impl Tx {
 }
 
 impl Store {
-    /// A claimed event could not be handled; its claim's transaction was dropped. It is tried again later, its lane waiting for it, and at
-    /// the fifth time goes to the dead letters: then this returns true.
+    /// A claimed event could not be handled; its claim's transaction was dropped. It is tried again later, what came after it under its
+    /// order key waiting for it, and at the fifth time goes to the dead letters: then this returns true.
     ///
     /// # Errors
     /// As any use of the database.
@@ -239,7 +237,7 @@ impl Store {
 }
 
 fn event(row: Claimed) -> Result<Event, Error> {
-    let (_, _, _, seen_at, seen, attempts, seq, key, source, received_at, payload) = row;
+    let (_, seen_at, seen, attempts, seq, key, source, received_at, payload) = row;
     let key = key.try_into().map_err(|_| corrupt("events", seq, "its key is not 16 bytes"))?;
     Ok(Event {
         seq,

@@ -136,9 +136,9 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn incidents(&mut self, filter: &IncidentFilter) -> Result<Vec<Incident>, Error> {
-        let prefix = filter.prefix.as_deref().unwrap_or_default();
-        let number = format!("{}%", escape_like(prefix.strip_prefix('#').unwrap_or(prefix)));
-        let title = format!("{}%", escape_like(&search(prefix)));
+        let prefix = clean(filter.prefix.as_deref().unwrap_or_default());
+        let number = format!("{}%", escape_like(prefix.strip_prefix('#').unwrap_or(&prefix)));
+        let title = format!("{}%", escape_like(&search(&prefix)));
         let open = if filter.open_only { "and state in ('open', 'acknowledged', 'mitigated')" } else { "" };
         let sql = format!(
             "select id, doc from incidents where number < $1 {open} \

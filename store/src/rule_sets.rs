@@ -1,6 +1,6 @@
 //! Rule sets by digest, so that a run can finish under the one that it began with.
 
-use crate::codec::{from_doc, micros, to_doc};
+use crate::codec::{clean, from_doc, micros, to_doc};
 use crate::tx::{exec, on, row};
 use crate::{Error, Tx};
 
@@ -14,7 +14,7 @@ impl Tx {
         exec!(
             self,
             "insert into rule_sets (digest, files, first_used) values ($1, $2, $3) on conflict (digest) do nothing",
-            digest,
+            clean(digest),
             to_doc(&files)?,
             now
         );
@@ -26,7 +26,7 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn rule_set(&mut self, digest: &str) -> Result<Option<Vec<(String, String)>>, Error> {
-        let found: Option<(String,)> = row!(self, "select files from rule_sets where digest = $1", digest);
+        let found: Option<(String,)> = row!(self, "select files from rule_sets where digest = $1", clean(digest));
         found.map(|(files,)| from_doc("rule_sets", digest, &files)).transpose()
     }
 }

@@ -184,6 +184,7 @@ on_both! {
         assert_eq!(list(false, Some("%"), None, 100).await, Vec::<i64>::new());
         assert_eq!(list(false, Some("ärger"), None, 100).await, [12]);
         assert_eq!(list(true, Some("service"), None, 2).await, [10, 8]);
+        assert_eq!(list(false, Some(NASTY), None, 100).await, Vec::<i64>::new());
         assert_eq!(tx.count_open().await.unwrap(), [("critical".to_owned(), 6)]);
     }
 
