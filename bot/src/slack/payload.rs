@@ -25,7 +25,7 @@ pub(super) struct Interaction {
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
     pub(super) id: String,
-    #[serde(default, alias = "name")]
+    /// Payloads carry `name` beside it, with the same text.
     pub(super) username: Option<String>,
     pub(super) team_id: Option<String>,
 }
