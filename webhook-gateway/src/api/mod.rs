@@ -11,7 +11,7 @@ mod input;
 mod runbooks;
 mod runs;
 pub(crate) mod stream;
-mod tokens;
+pub(crate) mod tokens;
 
 use axum::Router;
 

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
-use domain::audit::AuditDecision;
+use domain::audit::{AuditDecision, NewAudit};
 use domain::duration::Dur;
 use domain::id::TokenId;
 use domain::permission::{Principal, Right};
@@ -63,31 +63,61 @@ async fn create(State(app): State<App>, caller: Caller, Body(wanted): Body<Wante
         let detail = format!("{right:?} is more than a token for {} can be given here.", principal.name);
         return Err(ApiError::Forbidden { code: "token_scope".to_owned(), detail });
     }
-    let token = Token::mint(now).map_err(ApiError::Internal)?;
     let expires_at = end(now, wanted.expires_in.unwrap_or(LIFE), caller.expires_at.filter(|_| principal.name == caller.principal.name));
+    let order = Order { principal: principal.name, name, rights: wanted.rights, expires_at };
+    let mut audit = caller.row(now, "token.create", "", AuditDecision::Allowed, "created");
+    audit.detail = json!({"by": caller.token});
+    let token = make(&app, &order, audit).await?;
+    let body = json!({"id": token.id, "token": token.reveal().expose_secret(), "principal": order.principal, "expires_at": expires_at});
+    Ok((StatusCode::CREATED, Json(body)).into_response())
+}
+
+/// A token that is to be made.
+pub(crate) struct Order {
+    /// Whose it is.
+    pub(crate) principal: String,
+    /// What people call it.
+    pub(crate) name: String,
+    /// What it may do: no more than its principal.
+    pub(crate) rights: BTreeSet<Right>,
+    /// Until when.
+    pub(crate) expires_at: Timestamp,
+}
+
+/// Makes a token. `audit` says who made it; what was made is added to its `detail`.
+///
+/// # Errors
+/// If there is no randomness or no store.
+pub(crate) async fn make(app: &App, order: &Order, mut audit: NewAudit) -> Result<Token, ApiError> {
+    let token = Token::mint(audit.at).map_err(ApiError::Internal)?;
     let row = TokenRow {
         id: token.id,
         secret_hash: token.hash().to_vec(),
-        principal: principal.name,
-        name,
-        rights: wanted.rights,
-        created_at: now,
-        expires_at: Some(expires_at),
+        principal: order.principal.clone(),
+        name: order.name.clone(),
+        rights: order.rights.clone(),
+        created_at: audit.at,
+        expires_at: Some(order.expires_at),
         revoked_at: None,
         last_used: None,
     };
-    let mut audit = caller.row(now, "token.create", &format!("token:{}", token.id), AuditDecision::Allowed, "created");
-    audit.detail =
-        json!({"by": caller.token, "principal": row.principal, "name": row.name, "rights": row.rights, "expires_at": expires_at});
-    ask(&app, async {
+    audit.object = format!("token:{}", token.id);
+    for (name, value) in [
+        ("principal", json!(row.principal)),
+        ("name", json!(row.name)),
+        ("rights", json!(row.rights)),
+        ("expires_at", json!(row.expires_at)),
+    ] {
+        audit.detail[name] = value;
+    }
+    ask(app, async {
         let mut tx = app.store.begin().await?;
         tx.insert_token(&row).await?;
         tx.audit(&audit).await?;
         tx.commit().await
     })
     .await?;
-    let body = json!({"id": token.id, "token": token.reveal().expose_secret(), "principal": row.principal, "expires_at": expires_at});
-    Ok((StatusCode::CREATED, Json(body)).into_response())
+    Ok(token)
 }
 
 /// `GET /tokens`: one's own, or with the right `admin` everybody's; never the secrets.
@@ -108,16 +138,24 @@ async fn revoke(State(app): State<App>, caller: Caller, Named(id): Named<TokenId
     }
     let now = app.clock.now();
     let audit = caller.row(now, "token.revoke", &format!("token:{id}"), AuditDecision::Allowed, "revoked");
-    let revoked = ask(&app, async {
+    if end_of_life(&app, id, &audit).await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::NotFound("active token")) }
+}
+
+/// Revokes a token; says whether there was one to revoke.
+///
+/// # Errors
+/// If there is no store.
+pub(crate) async fn end_of_life(app: &App, id: TokenId, audit: &NewAudit) -> Result<bool, ApiError> {
+    ask(app, async {
         let mut tx = app.store.begin().await?;
-        let revoked = tx.revoke_token(id, now).await?;
+        let revoked = tx.revoke_token(id, audit.at).await?;
         if revoked {
-            tx.audit(&audit).await?;
+            tx.audit(audit).await?;
         }
         tx.commit().await?;
         Ok(revoked)
-    });
-    if revoked.await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::NotFound("active token")) }
+    })
+    .await
 }
 
 /// For whom the caller may make a token.
@@ -126,7 +164,7 @@ async fn owner(app: &App, caller: &Caller, name: Option<&str>) -> Result<Princip
     caller.needs(app, Right::Admin).await?;
     let found = app.rules.load().people.principals.get(name).cloned().ok_or(ApiError::NotFound("principal"))?;
     if found.human {
-        let detail = format!("Only {name} can make tokens of {name}: in the console, or on the server with `watchkeeper token create`.");
+        let detail = format!("Only {name} can make tokens of {name}: in the console, on their own page.");
         return Err(ApiError::Forbidden { code: "not_yours".to_owned(), detail });
     }
     Ok(found)
