@@ -3,4 +3,6 @@
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod slack;
+#[cfg(test)]
 mod tidy;

@@ -9,6 +9,7 @@ mod ports;
 mod proc;
 mod reaper;
 mod wait;
+pub mod world;
 
 pub use cmd::{Cmd, Done};
 /// The WebDriver client, for tests that drive `peers::Chromium`.
