@@ -128,8 +128,8 @@ impl Filler<'_, '_, '_> {
         let make = "make one with `openssl rand -base64 32`".to_owned();
         match secret.len() {
             0 => self.report.add(node.at, "this secret is empty", make),
-            1..MIN_SECRET => self.report.add(node.at, format!("this secret is shorter than {MIN_SECRET} bytes"), make),
-            MIN_SECRET..=MAX_SECRET => {
+            n if n < MIN_SECRET => self.report.add(node.at, format!("this secret is shorter than {MIN_SECRET} bytes"), make),
+            n if n <= MAX_SECRET => {
                 if secret != PLACEHOLDER {
                     self.secrets.push(secret.clone().into());
                 }

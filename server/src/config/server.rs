@@ -22,7 +22,7 @@ pub(crate) struct ServerConfig {
     pub(crate) public_url: String,
     /// Certificate and key, if it speaks TLS itself.
     pub(crate) tls: Option<TlsConfig>,
-    /// Proxies whose `X-Forwarded-*` headers are believed.
+    /// Proxies in front: where some are named, nobody but they and this machine may connect.
     pub(crate) trusted_proxy: Vec<Network>,
     /// The name of this instance, the same after a restart; without it the host's name will do.
     pub(crate) name: Option<String>,
@@ -58,7 +58,7 @@ pub(super) struct Written {
     /// Speak TLS with these files.
     #[serde(default)]
     tls: Option<TlsConfig>,
-    /// Addresses or networks of proxies in front; their forwarded headers are believed.
+    /// Addresses or networks of the proxies in front, which speak TLS for us. Nobody else but this machine may connect then.
     #[serde(default)]
     trusted_proxy: Vec<String>,
     /// Listen beyond this machine without either: only where the network itself is trusted.
