@@ -220,3 +220,59 @@ fn standard_key(secret: &SecretString) -> Result<Key, AuthError> {
     let bytes = BASE64.decode(text).map_err(|_| AuthError::NotStandard)?;
     if (24..=64).contains(&bytes.len()) { Ok(Key::new(&bytes)) } else { Err(AuthError::NotStandard) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> SecretString {
+        text.to_owned().into()
+    }
+
+    fn refused(credentials: &[Credential]) -> AuthError {
+        SourceAuth::new(credentials).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_weak_missing_or_too_many_refuses_the_source() {
+        let strong = || Credential::Bearer(secret("0123456789abcdef"));
+        assert!(SourceAuth::new(&[strong(), strong()]).is_ok());
+        assert_eq!(refused(&[]), AuthError::Missing);
+        assert_eq!(refused(&[strong(), strong(), strong()]), AuthError::TooMany("bearer"));
+        for weak in ["", "0123456789abcde"] {
+            assert_eq!(refused(&[strong(), Credential::Bearer(secret(weak))]), AuthError::Weak("bearer"));
+            assert_eq!(refused(&[Credential::HubSignature(secret(weak))]), AuthError::Weak("signature"));
+            assert_eq!(
+                refused(&[Credential::Basic { user: "long-enough-user".to_owned(), password: secret(weak) }]),
+                AuthError::Weak("basic")
+            );
+        }
+        for bad in ["whsec_", "whsec_!", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="] {
+            assert_eq!(refused(&[Credential::StandardWebhooks(secret(bad))]), AuthError::NotStandard, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_default_lets_nobody_in_whatever_is_presented() {
+        let mut headers = HeaderMap::new();
+        for value in ["Bearer ", "Bearer x", "Basic Og==", "Basic eDp4"] {
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            for auth in [None, Some(&SourceAuth::default())] {
+                assert!(matches!(check_headers(auth, &headers), Err(Refusal::Wrong)), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bearer_secret_is_no_basic_one_and_secrets_do_not_show() {
+        let auth = SourceAuth::new(&[Credential::Bearer(secret("user:0123456789abcdef"))]).unwrap();
+        let mut headers = HeaderMap::new();
+        let basic = format!("Basic {}", BASE64.encode("user:0123456789abcdef"));
+        headers.insert(header::AUTHORIZATION, basic.parse().unwrap());
+        assert!(check_headers(Some(&auth), &headers).is_err());
+        headers.insert(header::AUTHORIZATION, "Bearer user:0123456789abcdef".parse().unwrap());
+        assert!(matches!(check_headers(Some(&auth), &headers), Ok(Proof::Given)));
+        let hub = SourceAuth::new(&[Credential::HubSignature(secret("0123456789abcdef"))]).unwrap();
+        assert!(!format!("{auth:?}{hub:?}").contains("0123456789"));
+    }
+}

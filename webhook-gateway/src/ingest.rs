@@ -24,8 +24,13 @@ use crate::settings::{SourceSettings, SourceTable};
 use crate::sources::{self, KINDS, ParseCx, ParseError, Parsed, Source};
 use crate::{chat, json, own};
 
-/// Bodies larger than this are parsed one at a time, off the request threads, in bytes.
+/// Bodies larger than this are parsed one at a time, in bytes.
 const HEAVY: usize = 1024 * 1024;
+/// Bodies larger than this are parsed off the request threads, in bytes: about a millisecond of work. Mappings take longer.
+const LONG: usize = 256 * 1024;
+const LONG_MAPPED: usize = 8 * 1024;
+/// What is kept of a body that cannot be read, in bytes.
+const SAMPLE: usize = 64 * 1024;
 /// What is read of a refused stranger's body, so that an honest one sees the answer, in bytes.
 const COURTESY: usize = 64 * 1024;
 
@@ -116,7 +121,7 @@ async fn parse(
     received_at: Timestamp,
 ) -> Result<Parsed, ParseError> {
     let headers = if source.map.is_some() { told_headers(&parts.headers) } else { Vec::new() };
-    if bytes.len() <= HEAVY {
+    if bytes.len() <= if source.map.is_some() { LONG_MAPPED } else { LONG } {
         return parse_now(source, &headers, bytes, received_at);
     }
     let (table, name, bytes) = (Arc::clone(table), name.to_owned(), bytes.clone());
@@ -183,7 +188,7 @@ async fn unparsable(app: &App, name: &str, body: &[u8], at: Timestamp, error: &P
     tracing::warn!(source = name, %error, "a body could not be read; a sample is kept");
     let kept = async {
         let mut tx = app.store.begin().await?;
-        tx.keep_sample(name, at, body, &error.to_string()).await?;
+        tx.keep_sample(name, at, &body[..body.len().min(SAMPLE)], &error.to_string()).await?;
         tx.commit().await
     };
     if !matches!(tokio::time::timeout(app.settings.limits.store_time, kept).await, Ok(Ok(()))) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::time::Clock;
 use jiff::Timestamp;
 use store::Store;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Refusal;
 
@@ -16,11 +17,12 @@ pub(crate) struct Refusals {
     store: Store,
     clock: Arc<dyn Clock>,
     every: Duration,
+    stopping: CancellationToken,
 }
 
 impl Refusals {
-    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, every: Duration) -> Arc<Self> {
-        Arc::new(Self { counts: Mutex::default(), store, clock, every })
+    pub(crate) fn new(store: Store, clock: Arc<dyn Clock>, every: Duration, stopping: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { counts: Mutex::default(), store, clock, every, stopping })
     }
 
     /// Counts one. `source` is a configured name, or `unknown`: senders cannot make up new ones.
@@ -38,7 +40,7 @@ impl Refusals {
         if first {
             let me = Arc::clone(self);
             tokio::spawn(async move {
-                tokio::time::sleep(me.every).await;
+                let _ = tokio::time::timeout(me.every, me.stopping.cancelled()).await;
                 me.write().await;
             });
         }

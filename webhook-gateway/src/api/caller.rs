@@ -9,7 +9,7 @@ use domain::act::Identity;
 use domain::audit::{AuditDecision, NewAudit};
 use domain::id::TokenId;
 use domain::permission::{Principal, Right};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::ask;
@@ -17,6 +17,9 @@ use crate::auth::Refusal;
 use crate::error::ApiError;
 use crate::gateway::App;
 use crate::tokens::{Token, effective};
+
+/// A token's use is noted this often: it tells which tokens nobody needs any more, not who did what.
+const USE_NOTED: SignedDuration = SignedDuration::from_mins(1);
 
 /// A caller who proved who they are.
 #[derive(Clone, Debug)]
@@ -52,6 +55,9 @@ impl FromRequestParts<App> for Caller {
         let rules = app.rules.load();
         let principal = rules.people.principals.get(&stored.principal).ok_or_else(|| refuse(Refusal::Wrong))?.clone();
         let may: BTreeSet<Right> = Right::ALL.into_iter().filter(|right| rules.people.has(&principal, *right)).collect();
+        if stored.last_used.is_none_or(|at| now.duration_since(at) >= USE_NOTED) {
+            note_use(app, stored.id, now);
+        }
         let path = parts.extensions.get::<OriginalUri>().map_or(parts.uri.path(), |original| original.path());
         Ok(Self {
             rights: effective(&stored.rights, &may),
@@ -61,6 +67,21 @@ impl FromRequestParts<App> for Caller {
             principal,
         })
     }
+}
+
+/// In the background: nobody waits for it, and nothing depends on it.
+fn note_use(app: &App, token: TokenId, now: Timestamp) {
+    let store = app.store.clone();
+    tokio::spawn(async move {
+        let noted = async {
+            let mut tx = store.begin().await?;
+            tx.touch_token(token, now).await?;
+            tx.commit().await
+        };
+        if let Err(error) = noted.await {
+            tracing::debug!(%error, "the use of a token could not be noted");
+        }
+    });
 }
 
 impl Caller {
@@ -102,7 +123,7 @@ impl Caller {
     }
 
     fn out_of_scope(&self, right: Right) -> ApiError {
-        let detail = format!("This token does not allow {right:?}. Make one that does, with `watchkeeper token create`.");
+        let detail = format!("This token does not allow {right:?}. Make one that does, in the console on your own page.");
         ApiError::Forbidden { code: "token_scope".to_owned(), detail }
     }
 

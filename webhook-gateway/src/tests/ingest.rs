@@ -139,6 +139,22 @@ async fn refusals_are_counted_per_source_reason_and_minute_and_made_up_names_are
 }
 
 #[tokio::test]
+async fn a_stop_writes_down_what_was_counted() {
+    let limits = crate::Limits { refusals_every: std::time::Duration::from_secs(3600), ..Default::default() };
+    let world = World::with(super::world::Setup { limits, ..Default::default() }).await;
+    world.send(post(PROD, &[], FIRING)).await;
+    assert!(world.refusals().await.is_empty());
+    world.stopping.cancel();
+    for _ in 0..200 {
+        if !world.refusals().await.is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the refusal was forgotten");
+}
+
+#[tokio::test]
 async fn a_watchdog_is_a_heartbeat_each_time() {
     let world = World::new().await;
     for _ in 0..2 {
@@ -167,6 +183,9 @@ async fn an_unreadable_body_is_a_400_and_its_sample_is_kept_after_authentication
     assert_eq!(samples.len(), 5);
     assert!(samples[1].body == deep.as_bytes() && samples[1].error.contains("64 levels"));
     assert!(world.events().await.is_empty());
+    world.ask(post(PROD, &[("authorization", &bearer(BEARER))], "x".repeat(1_000_000))).await;
+    let samples = world.store.read().await.unwrap().samples("prod").await.unwrap();
+    assert_eq!(samples[0].body.len(), 64 * 1024);
 }
 
 #[tokio::test]
@@ -177,14 +196,14 @@ async fn no_alerts_are_no_events() {
 }
 
 #[tokio::test]
-async fn the_raw_body_and_the_order_survive() {
+async fn a_storm_in_one_body_is_stored_whole_and_in_order() {
     let world = World::new().await;
-    let alert = |n: usize| json!({"status": "firing", "labels": {"alertname": format!("A{n:04}")}, "startsAt": "2026-11-20T11:00:00Z", "fingerprint": format!("{n:016x}")});
-    let body = json!({"version": "4", "alerts": (0..2000).map(alert).collect::<Vec<_>>()}).to_string();
+    let alert = |n: usize| json!({"status": "firing", "labels": {"alertname": format!("A{n:05}")}, "startsAt": "2026-11-20T11:00:00Z", "fingerprint": format!("{n:016x}")});
+    let body = json!({"version": "4", "alerts": (0..10_000).map(alert).collect::<Vec<_>>()}).to_string();
     let (status, answer) = world.ask(post(PROD, &[("authorization", &bearer(BEARER))], body)).await;
-    assert_eq!((status, &answer["events"]), (StatusCode::OK, &json!(2000)));
+    assert_eq!((status, &answer["events"]), (StatusCode::OK, &json!(10_000)));
     let names = world.alerts().await;
-    assert!(names.is_sorted() && names.len() == 2000);
+    assert!(names.is_sorted() && names.len() == 10_000);
 }
 
 #[tokio::test]

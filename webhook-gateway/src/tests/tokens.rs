@@ -1,5 +1,7 @@
 //! Tokens: what they allow, what they never allow, and what is written down.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use domain::permission::Right;
 use jiff::SignedDuration;
@@ -125,4 +127,24 @@ async fn who_leaves_the_configuration_loses_every_token() {
     rules.people.principals.remove("ann");
     world.rules.store(rules.into());
     assert_eq!(world.ask(get("/api/v1/incidents", &ann)).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn the_last_use_is_noted_once_a_minute() {
+    let world = World::new().await;
+    let ann = world.token("ann", &Right::ALL).await;
+    let last_used = async || world.store.read().await.unwrap().tokens().await.unwrap()[0].last_used.map(|at| at.to_string());
+    for (wait, noted) in [(0, "2026-11-20T12:00:00Z"), (30, "2026-11-20T12:00:00Z"), (40, "2026-11-20T12:01:10Z")] {
+        world.clock.advance(SignedDuration::from_secs(wait));
+        assert_eq!(world.ask(get("/api/v1/incidents", &ann)).await.0, StatusCode::OK);
+        // It is noted in the background; what must not be noted gets some time to be noted all the same.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..200 {
+            if last_used().await.as_deref() == Some(noted) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(last_used().await.as_deref(), Some(noted));
+    }
 }
