@@ -10,22 +10,23 @@ use crate::codec::{clean, from_doc, micros, to_doc, word};
 use crate::tx::{exec_rows, on, row, rows, rows_of};
 use crate::{Error, Tx};
 
+/// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, fingerprint) in (..)`.
+pub(crate) const FIND: [&str; 2] = [
+    "select a.source, a.fingerprint, a.doc from (",
+    ") k join alerts a on a.source = k.column1 and a.fingerprint = k.column2 order by a.source, a.fingerprint",
+];
+
 impl Tx {
     /// The alerts of these sources and fingerprints that were heard of before, locked until the transaction ends.
     ///
     /// # Errors
     /// As any use of the database.
     pub async fn alerts(&mut self, keys: &[(String, String)]) -> Result<HashMap<(String, String), Alert>, Error> {
-        let lock = self.for_update();
+        let lock = self.lock(" for update of a");
         // In one order for all, so that two transactions do not wait for each other.
         let keys = BTreeSet::from_iter(keys).into_iter().collect::<Vec<_>>();
-        let found: Vec<(String, String, String)> = rows_of!(
-            self,
-            "select source, fingerprint, doc from alerts where (source, fingerprint) in (",
-            keys,
-            |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)),
-            format!(") order by source, fingerprint{lock}")
-        );
+        let found: Vec<(String, String, String)> =
+            rows_of!(self, FIND[0], keys, |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)), format!("{}{lock}", FIND[1]));
         alerts_of(found).map(|alerts| alerts.map(|alert| ((alert.source.clone(), alert.fingerprint.clone()), alert)).collect())
     }
 

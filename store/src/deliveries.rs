@@ -194,7 +194,7 @@ impl Tx {
         let mut chains: Vec<i64> = rows.iter().filter(|row| !row.person).map(|row| row.chain).collect();
         chains.sort_unstable();
         chains.dedup();
-        let lock = self.skip_locked(" for update skip locked");
+        let lock = self.lock(" for update skip locked");
         let found: Vec<(i64, i64, i64)> = rows_of!(
             self,
             "select chain, id, event_seq from queue q where chain in (",

@@ -50,7 +50,7 @@ impl Tx {
     pub async fn claim_events(&mut self, limit: i64) -> Result<Vec<Event>, Error> {
         let now = micros(self.core.clock.now());
         let lanes_at_once = if self.is_postgres() { limit.clamp(1, LANES_AT_ONCE) } else { 2 * PEOPLE };
-        let lock = self.skip_locked(" for update of l skip locked");
+        let lock = self.lock(" for update of l skip locked");
         let sql = format!(
             "select l.lane from lanes l join queue h on h.id = \
              (select q.id from queue q where q.lane = l.lane and {READY} $1) order by q.id limit 1) \
@@ -85,7 +85,7 @@ impl Tx {
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
-        let lock = self.for_update();
+        let lock = self.lock(" for update");
         let head = format!(
             "select q.id, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload \
              from (select * from queue q where {READY} "
@@ -213,7 +213,7 @@ impl Store {
     /// As any use of the database.
     pub async fn fail_event(&self, seq: i64, error: &str, now: Timestamp) -> Result<bool, Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        let lock = tx.for_update();
+        let lock = tx.lock(" for update");
         let sql = format!(
             "select id, attempts from queue where lane = (select e.lane from events e where e.seq = $1) and event_seq = $1 \
              order by id limit 1{lock}"

@@ -9,6 +9,11 @@ use crate::codec::{clean, from_doc, micros, to_doc};
 use crate::tx::{exec, on, row, rows, rows_of};
 use crate::{Change, Error, Tx};
 
+/// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, group_key) in (..)`.
+pub(crate) const FIND: [&str; 2] = [
+    "select i.id, i.doc from (",
+    ") k join incidents i on i.source = k.column1 and i.group_key = k.column2 where i.state <> 'closed' order by i.source, i.group_key, i.id",
+];
 /// Titles are searched by this many leading characters.
 const SEARCH: usize = 200;
 
@@ -31,16 +36,11 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn latest_incidents(&mut self, keys: &[(String, String)]) -> Result<HashMap<(String, String), Incident>, Error> {
-        let lock = self.for_update();
+        let lock = self.lock(" for update of i");
         // In one order for all, so that two transactions do not wait for each other.
         let keys = BTreeSet::from_iter(keys).into_iter().collect::<Vec<_>>();
-        let found: Vec<(String, String)> = rows_of!(
-            self,
-            "select id, doc from incidents where state <> 'closed' and (source, group_key) in (",
-            keys,
-            |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)),
-            format!(") order by source, group_key, id{lock}")
-        );
+        let found: Vec<(String, String)> =
+            rows_of!(self, FIND[0], keys, |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)), format!("{}{lock}", FIND[1]));
         let mut latest: HashMap<(String, String), Incident> = HashMap::new();
         let rank = |incident: &Incident| (incident.state.is_open(), incident.resolved.as_ref().map(|(at, _)| *at), incident.number);
         for (id, doc) in found {

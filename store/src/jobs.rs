@@ -123,7 +123,7 @@ impl Tx {
         let now = self.core.clock.now();
         let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
         self.free_claims(false).await?;
-        let lock = self.skip_locked(" for update skip locked");
+        let lock = self.lock(" for update skip locked");
         let mut jobs = Vec::new();
         for urgency in URGENCIES {
             let rest = limit - i64::try_from(jobs.len()).unwrap_or(limit);

@@ -60,18 +60,10 @@ impl Tx {
         Ok(())
     }
 
-    /// What makes a `select` lock its rows: PostgreSQL's words, in writing transactions. SQLite has one writer anyway.
-    pub(crate) fn for_update(&self) -> &'static str {
+    /// The words by which a `select` locks its rows: for PostgreSQL's writing transactions alone. SQLite has one writer anyway.
+    pub(crate) fn lock(&self, words: &'static str) -> &'static str {
         match self.conn {
-            Conn::Postgres(_) if self.writes => " for update",
-            _ => "",
-        }
-    }
-
-    /// As [`Self::for_update`], leaving out what others have locked.
-    pub(crate) fn skip_locked(&self, for_update: &'static str) -> &'static str {
-        match self.conn {
-            Conn::Postgres(_) if self.writes => for_update,
+            Conn::Postgres(_) if self.writes => words,
             _ => "",
         }
     }

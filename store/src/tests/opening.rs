@@ -48,7 +48,7 @@ on_both! {
             let store = store.clone();
             writers.push(tokio::spawn(async move {
                 let mut tx = store.begin().await.unwrap();
-                let lock = format!("select cast(value as bigint) from flags where key = 'n'{}", tx.for_update());
+                let lock = format!("select cast(value as bigint) from flags where key = 'n'{}", tx.lock(" for update"));
                 let n = tx.number(Box::leak(lock.into_boxed_str())).await.unwrap();
                 tx.set_flag("n", &(n + 1).into()).await.unwrap();
                 tx.commit().await.unwrap();
@@ -168,6 +168,53 @@ async fn a_second_process_on_the_file_is_refused() {
     assert!(matches!(&error, Error::Config(why) if why.contains("another Watchkeeper")), "{error}");
     drop(store);
     world.open("b").await;
+}
+
+/// What is done for every event must not grow with what is stored.
+#[tokio::test]
+async fn sqlite_finds_alerts_and_incidents_by_index() {
+    let world = World::new(Backend::Sqlite).await;
+    drop(world.open("a").await);
+    let mut conn = connect(&world).await;
+    for [before, after] in [crate::alerts::FIND, crate::incidents::FIND] {
+        let sql = format!("explain query plan {before}values ('a', 'b'), ('c', 'd'){after}");
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut conn).await.unwrap();
+        let steps: Vec<&str> = plan.iter().map(|step| step.3.as_str()).collect();
+        assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{steps:?}");
+        assert!(!steps.iter().any(|step| step.starts_with("SCAN a") || step.starts_with("SCAN i")), "{steps:?}");
+    }
+}
+
+/// The log is moved beside the writer and begins anew: it does not grow with what was ever written.
+#[tokio::test]
+async fn sqlites_log_stays_short() {
+    let world = World::new(Backend::Sqlite).await;
+    let store = world.open("a").await;
+    let send = async |n: usize, size: usize| {
+        let mut delivery = delivery("am", vec![sighting(&n.to_string(), Firing, world.now())], world.now());
+        delivery.raw = vec![b'x'; size].into();
+        store.accept(delivery).await.unwrap();
+    };
+    for n in 0..24 {
+        send(n, 1 << 20).await;
+    }
+    let mut conn = connect(&world).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    for n in 24.. {
+        let (_, pages, _): (i64, i64, i64) = sqlx::query_as("pragma wal_checkpoint(noop)").fetch_one(&mut conn).await.unwrap();
+        if pages < 1_000 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{pages} pages");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        send(n, 1).await;
+    }
+}
+
+async fn connect(world: &World) -> sqlx::SqliteConnection {
+    let url = world.options("a").url;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(url.strip_prefix("sqlite:").unwrap());
+    sqlx::SqliteConnection::connect_with(&options).await.unwrap()
 }
 
 #[tokio::test]
