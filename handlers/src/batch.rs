@@ -1,6 +1,6 @@
 //! One transaction's worth of decisions: what was read, what changed, what follows. Written in one go at the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use domain::alert::Alert;
@@ -31,6 +31,8 @@ pub(crate) struct Batch<'a> {
     jobs: BTreeMap<(&'static str, String), NewJob>,
     audits: Vec<NewAudit>,
     folded: BTreeMap<(IncidentId, bool), Folded>,
+    /// Incidents whose cards wait for a person: told before others.
+    urgent: BTreeSet<IncidentId>,
 }
 
 /// An incident as it was read, and as it is now.
@@ -67,6 +69,7 @@ impl<'a> Batch<'a> {
             jobs: BTreeMap::new(),
             audits: Vec::new(),
             folded: BTreeMap::new(),
+            urgent: BTreeSet::new(),
         })
     }
 
@@ -183,6 +186,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// A person is waited for: the incident's cards are told before others.
+    pub(crate) fn hurry(&mut self, id: IncidentId) {
+        self.urgent.insert(id);
+    }
+
     /// Writes on a timeline.
     pub(crate) fn tell(&mut self, incident: IncidentId, kind: EntryKind, who: Option<&str>, text: impl Into<String>) {
         self.tell_more(incident, kind, who, text, None);
@@ -269,7 +277,9 @@ impl<'a> Batch<'a> {
                 None => self.tx.insert_incident(&held.now).await?,
                 Some(version) => self.tx.put_incident(&held.now, version).await?,
             }
-            cards.extend(held.now.channels.iter().map(|channel| card_job(held.now.id, channel, self.now)));
+            let first = self.urgent.contains(&held.now.id) || !held.now.state.is_open();
+            let urgency = if first { Urgency::Action } else { Urgency::Tell };
+            cards.extend(held.now.channels.iter().map(|channel| card_job(held.now.id, channel, urgency, self.now)));
         }
         for job in cards {
             self.job(job);
@@ -300,12 +310,12 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn card_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {
+fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, now: Timestamp) -> NewJob {
     NewJob {
         kind: "chat.card",
         key: format!("{incident}/{channel}"),
         due_at: now,
-        urgency: Urgency::Tell,
+        urgency,
         payload: json!({ "incident": incident, "channel": channel }),
     }
 }
@@ -316,7 +326,7 @@ fn thread_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {
         key: format!("{incident}/{channel}"),
         // Entries of the next moment go into the same message.
         due_at: now + jiff::SignedDuration::from_secs(1),
-        urgency: Urgency::Tell,
+        urgency: Urgency::Upkeep,
         payload: json!({ "incident": incident, "channel": channel }),
     }
 }

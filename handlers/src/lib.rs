@@ -23,6 +23,7 @@ mod jobs;
 mod on_act;
 mod on_alert;
 mod on_heartbeat;
+mod pace;
 mod runs;
 mod starting;
 mod steps;
@@ -62,9 +63,10 @@ impl Cx {
     }
 }
 
-/// Tells the worker that there is something to do, and when to stop.
+/// What all workers of a process share: the call to work, the call to stop, and the budget of calls to chat platforms.
 #[derive(Debug, Default)]
 pub struct Wake {
+    pub(crate) pace: pace::Pace,
     notify: Notify,
     stopping: AtomicBool,
 }

@@ -163,6 +163,7 @@ pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(),
             run.requester.as_deref(),
             format!("Asked to approve {}: takes {} of {roles}.", run.runbook, approval.policy.quorum),
         );
+        batch.hurry(id);
         batch.note_automation(id, format!("{} waits for approval", run.runbook)).await?;
     }
     Ok(())

@@ -121,6 +121,9 @@ impl App {
         if let Some(bus) = bus {
             tasks.push(tokio::spawn(bus.run()));
         }
+        if let Some(discord) = platforms.discord.clone() {
+            tasks.push(tokio::spawn(register_commands(discord, stop.soft.clone())));
+        }
         if let Some(discord) = platforms.discord.clone().filter(|_| config.discord.as_ref().is_some_and(|discord| discord.gateway)) {
             let stopped = stop.soft.clone();
             tasks.push(tokio::spawn(async move {
@@ -235,6 +238,13 @@ impl Running {
         Ok(())
     }
 
+    /// Ends the supervised children too: for the demo. A server that is stopped leaves them running, and its successor adopts them.
+    pub(crate) async fn stop_children(&self) {
+        if let Err(error) = self.supervisor.stop_all().await {
+            tracing::warn!(%error, "a supervised child could not be stopped");
+        }
+    }
+
     /// Stops softly, then waits for the tasks.
     pub(crate) async fn stop(self) {
         self.stop.soft.cancel();
@@ -244,9 +254,6 @@ impl Running {
                 ended = task => if let Err(error) = ended { tracing::error!(%error, "a task ended badly") },
                 () = self.stop.hard.cancelled() => break,
             }
-        }
-        if let Err(error) = self.supervisor.stop_all().await {
-            tracing::warn!(%error, "a supervised child could not be stopped");
         }
     }
 }
@@ -258,6 +265,16 @@ fn trusted_peers(server: &crate::config::ServerConfig) -> Option<webhook_gateway
     }
     let networks = server.trusted_proxy.clone();
     Some(Arc::new(move |peer| peer.is_loopback() || networks.iter().any(|network| network.contains(peer))))
+}
+
+/// Tells Discord our slash commands. Until it listens they are missing there, and nothing else.
+async fn register_commands(discord: Arc<Discord>, stop: tokio_util::sync::CancellationToken) {
+    let mut pause = std::time::Duration::from_secs(5);
+    while let Err(error) = discord.register_commands().await {
+        tracing::warn!(%error, "Discord did not take the slash commands: trying again");
+        tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+        pause = (pause * 2).min(std::time::Duration::from_secs(600));
+    }
 }
 
 async fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Store> {

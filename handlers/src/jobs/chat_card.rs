@@ -37,6 +37,12 @@ impl Job for ChatCard {
         let Some(card) = crate::card_of(cx, &mut tx, id, &channel.platform, &channel.id).await? else { return Ok(Done::Finished) };
         let posted = tx.card(id, &name).await?;
         drop(tx);
+        let urgent = !card.state.is_open() || card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some());
+        if posted.as_ref().is_none_or(|post| post.posted_version < card.version)
+            && let Err(at) = cx.wake.pace.take(&channel.platform, urgent, cx.clock.now())
+        {
+            return Ok(Done::Again(at));
+        }
         match posted {
             Some(CardPost { posted_version, .. }) if posted_version >= card.version => Ok(Done::Finished),
             Some(post @ CardPost { message: Some(_), .. }) => update(cx, chat.as_ref(), post, &card).await,
@@ -105,7 +111,9 @@ pub(super) fn as_job_error(cx: &Cx, error: ChatError) -> JobError {
         ChatError::Wait { platform, after } => {
             metrics::counter!("watchkeeper_chat_rate_limited_total", "platform" => platform).increment(1);
             let after = jiff::SignedDuration::try_from(after).unwrap_or(jiff::SignedDuration::from_secs(60));
-            JobError::RetryAt(cx.clock.now() + after, error.to_string())
+            let until = cx.clock.now() + after;
+            cx.wake.pace.close(platform, until);
+            JobError::RetryAt(until, error.to_string())
         }
         ChatError::Retry(text) | ChatError::Ambiguous(text) | ChatError::Gone(text) => JobError::Retry(text),
         ChatError::Refused(text) => JobError::Fail(text),

@@ -25,6 +25,9 @@ impl Job for ChatMessage {
         let Some(chat) = cx.chat(&channel.platform) else {
             return Err(JobError::Fail(format!("channel {name:?} is on {}, which is not configured", channel.platform)));
         };
+        if let Err(at) = cx.wake.pace.take(&channel.platform, false, cx.clock.now()) {
+            return Ok(Done::Again(at));
+        }
         if row.attempts > 0 {
             // The last answer was lost: look before posting again.
             let found = chat.find_post(&channel.id, &row.key).await.map_err(|error| as_job_error(cx, error))?;

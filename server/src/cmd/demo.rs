@@ -51,6 +51,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         } else {
             demo.by_hand(&stop).await
         };
+        demo.running.stop_children().await;
         demo.running.stop().await;
         result
     })?;
