@@ -27,6 +27,8 @@ mod pace;
 mod runs;
 mod starting;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use cards::card_of;

@@ -49,7 +49,7 @@ impl Pace {
     /// The platform says to wait: nobody calls it until then.
     pub(crate) fn close(&self, platform: &str, until: Timestamp) {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: 0.0, at: until, closed_until: None });
+        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: 1.0, at: until, closed_until: None });
         bucket.closed_until = bucket.closed_until.max(Some(until));
         bucket.tokens = bucket.tokens.min(1.0);
     }

@@ -255,8 +255,12 @@ async fn create(batch: &mut Batch<'_>, wanted: Wanted, why: Option<String>) -> R
     Ok(run)
 }
 
-/// `observe` and `suggest` keep the plan on the timeline; there is no run.
+/// `observe` and `suggest` keep the plan on the timeline; there is no run. Many alerts of one incident are told of once.
 async fn observe(batch: &mut Batch<'_>, wanted: &Wanted, what: &str) -> Result<(), store::Error> {
+    let line = format!("{} {what}", wanted.plan.runbook);
+    if is_told(batch, wanted.incident, &line).await? {
+        return Ok(());
+    }
     batch.audit(
         "automation",
         "run.observe",
@@ -266,10 +270,9 @@ async fn observe(batch: &mut Batch<'_>, wanted: &Wanted, what: &str) -> Result<(
         json!({ "runbook": wanted.plan.runbook, "plan_digest": wanted.plan.digest(), "plan": wanted.plan }),
     );
     if let Some(id) = wanted.incident {
-        let runbook = &wanted.plan.runbook;
         let steps = domain::composing::plan_lines(&wanted.plan).join("\n");
-        batch.tell_more(id, EntryKind::Run, None, format!("{runbook} {what}."), Some(steps));
-        batch.note_automation(id, format!("{runbook} {what}")).await?;
+        batch.tell_more(id, EntryKind::Run, None, format!("{line}."), Some(steps));
+        batch.note_automation(id, line).await?;
     }
     Ok(())
 }
@@ -282,13 +285,23 @@ async fn refuse_plan(
     no_plan: &NoPlan,
 ) -> Result<(), store::Error> {
     metrics::counter!("watchkeeper_remedies_refused_total", "reason" => "no_plan").increment(1);
+    let line = format!("{runbook} refused: {no_plan}");
+    if is_told(batch, incident, &line).await? {
+        return Ok(());
+    }
     let object = incident.map_or_else(|| format!("runbook:{runbook}"), |id| format!("incident:{id}"));
     batch.audit(actor, "run.ask", object, AuditDecision::Refused, "no_plan", json!({ "runbook": runbook, "why": no_plan.to_string() }));
     if let Some(id) = incident {
         batch.tell(id, EntryKind::Refused, None, format!("{runbook} was refused: {no_plan}."));
-        batch.note_automation(id, format!("{runbook} refused: {no_plan}")).await?;
+        batch.note_automation(id, line).await?;
     }
     Ok(())
+}
+
+/// Whether the card says so already.
+async fn is_told(batch: &mut Batch<'_>, incident: Option<IncidentId>, line: &str) -> Result<bool, store::Error> {
+    let Some(id) = incident else { return Ok(false) };
+    Ok(batch.incident(id).await?.is_some_and(|incident| incident.automation.as_deref() == Some(line)))
 }
 
 /// The route's mode, less what experience took away: a flapping alert, or a remedy that keeps failing, needs a person.

@@ -47,6 +47,10 @@ impl Inbox for Store {
 
     async fn outcome(&self, seq: i64, wait: Duration) -> Result<Option<ActOutcome>, InboxError> {
         let mut changes = self.changes();
+        // Whoever does not wait still gets what is known, however slow the answer is.
+        if let Some(outcome) = self.read().await?.outcome(seq).await? {
+            return Ok(Some(outcome));
+        }
         let wanted = async {
             loop {
                 if let Some(outcome) = self.read().await?.outcome(seq).await? {

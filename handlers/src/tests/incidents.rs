@@ -1,0 +1,100 @@
+//! Alerts in, incidents and cards out.
+
+use domain::event::Status::{Firing, Resolved};
+use domain::incident::IncidentState;
+
+use super::world::World;
+
+#[tokio::test]
+async fn an_alert_opens_an_incident_that_resolves_and_closes_by_itself() {
+    let world = World::new("observe").await;
+    world.alert("api", Firing).await;
+    assert_eq!(world.incidents().await[0].state, IncidentState::Open);
+    world.pass(60).await;
+    world.alert("api", Resolved).await;
+    world.pass(119).await;
+    assert_eq!(world.incidents().await[0].state, IncidentState::Open, "it waits for two quiet minutes");
+    world.pass(1).await;
+    assert_eq!(world.incidents().await[0].state, IncidentState::Resolved);
+    world.pass(24 * 3600).await;
+    assert_eq!(world.incidents().await[0].state, IncidentState::Closed);
+    world.pass(10).await;
+    let script = world.script.lock().unwrap();
+    assert_eq!(script.posts, 1, "one card, edited in place");
+    assert_eq!(script.cards.last().unwrap().state, IncidentState::Closed, "the final state arrives");
+}
+
+#[tokio::test]
+async fn a_refire_soon_reopens_and_later_opens_another() {
+    let world = World::new("observe").await;
+    world.alert("api", Firing).await;
+    world.pass(10).await;
+    world.alert("api", Resolved).await;
+    world.pass(120).await;
+    world.pass(300).await;
+    world.alert("api", Firing).await;
+    let incidents = world.incidents().await;
+    assert_eq!((incidents.len(), incidents[0].state, incidents[0].reopened), (1, IncidentState::Open, 1));
+    world.pass(10).await;
+    world.alert("api", Resolved).await;
+    world.pass(120).await;
+    world.pass(31 * 60).await;
+    world.alert("api", Firing).await;
+    assert_eq!(world.incidents().await.len(), 2);
+}
+
+#[tokio::test]
+async fn repeats_and_copies_change_nothing_but_last_seen() {
+    let world = World::new("observe").await;
+    let sighting = world.sighting("api", Firing);
+    world.hear(sighting.clone()).await;
+    let before = world.incidents().await;
+    world.pass(60).await;
+    world.hear(sighting.clone()).await;
+    world.hear(sighting).await;
+    let after = world.incidents().await;
+    assert_eq!(before[0].version, after[0].version);
+    let alerts = world.cx.store.read().await.unwrap().incident_alerts(after[0].id, 10).await.unwrap();
+    assert_eq!((alerts.len(), alerts[0].last_seen), (1, world.now()));
+}
+
+#[tokio::test]
+async fn a_thousand_alerts_of_a_group_are_one_incident_and_one_edit() {
+    let world = World::new("observe").await;
+    for index in 0..1000 {
+        let mut sighting = world.sighting("api", Firing);
+        sighting.fingerprint = format!("f{index}");
+        world.store_only(sighting).await;
+    }
+    world.worker.settle().await.unwrap();
+    let incidents = world.incidents().await;
+    assert_eq!((incidents.len(), incidents[0].alerts_total, incidents[0].alerts_active), (1, 1000, 1000));
+    let cards = world.script.lock().unwrap().cards.len();
+    assert!(cards <= 3, "{cards} chat calls");
+    let told = world.timeline().await;
+    assert!(told.iter().any(|line| line.contains("alerts firing")), "{told:?}");
+    assert!(told.len() < 10, "{} entries: {:?}", told.len(), &told[..10]);
+}
+
+#[tokio::test]
+async fn the_same_firing_after_a_resolve_is_looked_at_again_after_two_minutes() {
+    let world = World::new("observe").await;
+    let firing = world.sighting("api", Firing);
+    world.hear(firing.clone()).await;
+    world.pass(30).await;
+    world.alert("api", Resolved).await;
+    world.pass(5).await;
+    world.hear(firing).await;
+    assert_eq!(world.incidents().await[0].alerts_active, 0, "too soon to tell from a late copy");
+    world.pass(120).await;
+    assert_eq!(world.incidents().await[0].alerts_active, 1, "no resolve followed: it fires");
+}
+
+#[tokio::test]
+async fn what_no_route_takes_opens_an_incident_all_the_same() {
+    let world = World::new("observe").await;
+    let mut sighting = world.sighting("api", Firing);
+    sighting.labels.insert("alertname".to_owned(), "Unheard".to_owned());
+    world.hear(sighting).await;
+    assert_eq!(world.incidents().await[0].route, "catch-all");
+}

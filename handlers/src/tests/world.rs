@@ -1,0 +1,349 @@
+//! A store, a worker, two actions, a chat and a clock.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use domain::act::{Act, ActOutcome, Identity, Place, ReplyTo, Verb};
+use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect, Risk};
+use domain::button::ButtonKeys;
+use domain::card::{Card, Message};
+use domain::chat::{Capabilities, Chat, ChatError};
+use domain::event::{Delivery, NewEvent, Sighting, Status};
+use domain::id::StartId;
+use domain::inbox::Inbox;
+use domain::incident::Incident;
+use domain::plan::Target;
+use domain::redact::Redactor;
+use domain::rules::{RuleSet, compile};
+use domain::run::Run;
+use domain::time::{Clock, ManualClock};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use store::{IncidentFilter, Options, RunFilter, Store};
+
+use crate::{Cx, Wake, Worker};
+
+/// The rules that most tests begin with.
+pub(super) const RULES: &str = r#"
+channels: { ops: { platform: slack, id: C1 } }
+default_channels: [ops]
+incidents: { resolve_after: 2m, reopen_within: 30m, close_after: 24h }
+sources: { am: { kind: alertmanager, repeat_interval: 4h, heartbeats: { Watchdog: 15m } } }
+roles: { sre: [view, acknowledge, resolve, note, run, approve, pause] }
+principals:
+  ann: { roles: [sre] }
+  bob: { roles: [sre] }
+  eve: { roles: [viewer] }
+targets: { api: { kind: process, program: /bin/true } }
+routes:
+  - name: down
+    match: ['alertname="Down"']
+    incident: { group_by: [alertname, service], severity: P1 }
+    remedy: { runbook: fix, with: { target: '{{ labels.service }}' }, mode: MODE }
+runbooks:
+  fix:
+    params: { target: { type: target } }
+    approval: { roles: [sre], quorum: 1, expires: 15m }
+    guards: { cooldown: 10m, concurrency: 1 }
+    steps: [ { id: change, uses: test.change, with: { target: '{{ params.target }}' } } ]
+    verify: { uses: test.look, with: { target: '{{ params.target }}' }, within: 1m, every: 5s }
+    on_failure: { escalate: now, lock_after: 2 }
+"#;
+
+/// What the stand-ins do and have done.
+#[derive(Default)]
+pub(super) struct Script {
+    /// How often the change was carried out.
+    pub(super) changes: u32,
+    /// What it ends with next, if not well.
+    pub(super) change_fails: Option<ActionError>,
+    /// Whether the check passes.
+    pub(super) healthy: bool,
+    /// Cards as they were posted or edited, in order.
+    pub(super) cards: Vec<Card>,
+    /// What was told in threads.
+    pub(super) thread: Vec<String>,
+    /// Posts, not edits.
+    pub(super) posts: u32,
+}
+
+pub(super) struct World {
+    pub(super) cx: Cx,
+    pub(super) worker: Worker,
+    pub(super) clock: ManualClock,
+    pub(super) script: Arc<Mutex<Script>>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub(super) async fn new(mode: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap());
+        let script = Arc::new(Mutex::new(Script { healthy: true, ..Script::default() }));
+        let actions = Arc::new(Actions(vec![Box::new(Change(script.clone())), Box::new(Look(script.clone()))]));
+        let rules = rules(&RULES.replace("MODE", mode), actions.as_ref());
+        let store = Store::open(Options {
+            url: format!("sqlite:{}", dir.path().join("store.db").display()),
+            clock: Arc::new(clock.clone()),
+            instance: "test".to_owned(),
+            start: StartId::new(clock.now()),
+            audit_key: vec![7; 32].into(),
+            max_waiting: 100,
+        })
+        .await
+        .unwrap();
+        let cx = Cx {
+            store,
+            rules: Arc::new(ArcSwap::from_pointee(rules)),
+            actions,
+            chats: vec![Arc::new(Room(script.clone()))],
+            clock: Arc::new(clock.clone()),
+            buttons: ButtonKeys::new(vec![vec![1; 32].into()]).unwrap(),
+            redactor: Arc::new(Redactor::detectors_only()),
+            beat: None,
+            wake: Arc::new(Wake::default()),
+        };
+        Self { worker: Worker::new(cx.clone()), cx, clock, script, _dir: dir }
+    }
+
+    /// Changes the rules, as a reload would.
+    pub(super) fn reload(&self, text: &str) {
+        self.cx.rules.store(Arc::new(rules(text, self.cx.actions.as_ref())));
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Time passes, and everything that became due is done.
+    pub(super) async fn pass(&self, seconds: i64) {
+        self.clock.advance(SignedDuration::from_secs(seconds));
+        self.worker.settle().await.unwrap();
+    }
+
+    /// Stores an alert and lets it be handled. The episode begins now, or ends now.
+    pub(super) async fn alert(&self, service: &str, status: Status) {
+        self.hear(self.sighting(service, status)).await;
+    }
+
+    pub(super) async fn hear(&self, sighting: Sighting) {
+        self.store_only(sighting).await;
+        self.worker.settle().await.unwrap();
+    }
+
+    pub(super) async fn store_only(&self, sighting: Sighting) {
+        self.accept(NewEvent::sighting("am", sighting)).await;
+    }
+
+    pub(super) async fn accept(&self, event: NewEvent) -> i64 {
+        let delivery = Delivery { source: "am".to_owned(), events: vec![event], raw: bytes::Bytes::new(), received_at: self.now() };
+        self.cx.store.accept(delivery).await.unwrap().seqs[0]
+    }
+
+    pub(super) fn sighting(&self, service: &str, status: Status) -> Sighting {
+        let labels = [("alertname", "Down"), ("service", service), ("severity", "critical")];
+        Sighting {
+            fingerprint: format!("f-{service}"),
+            status,
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            annotations: BTreeMap::new(),
+            starts_at: self.now(),
+            ends_at: (status == Status::Resolved).then_some(self.now()),
+            generator_url: None,
+            external_url: None,
+            cut: 0,
+        }
+    }
+
+    /// Somebody asks for something over the API; everything due follows.
+    pub(super) async fn act(&self, who: &str, verb: Verb) -> ActOutcome {
+        let actor =
+            Identity { platform: "api".to_owned(), workspace: String::new(), user: who.to_owned(), display: who.to_owned(), barred: None };
+        let act = Act { actor, verb, button: None, place: None, reply: None };
+        let unique = domain::id::uuid_at(self.now()).to_string();
+        let seq = self.accept(NewEvent::act("api", &unique, act)).await;
+        self.worker.settle().await.unwrap();
+        self.cx.store.outcome(seq, std::time::Duration::ZERO).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn incidents(&self) -> Vec<Incident> {
+        let filter = IncidentFilter { open_only: false, prefix: None, before: None, limit: 100 };
+        let mut all = self.cx.store.read().await.unwrap().incidents(&filter).await.unwrap();
+        all.sort_by_key(|incident| incident.number);
+        all
+    }
+
+    /// The only run.
+    pub(super) async fn run(&self) -> Run {
+        let runs = self.runs().await;
+        assert_eq!(runs.len(), 1, "{runs:#?}");
+        runs.into_iter().next().unwrap()
+    }
+
+    pub(super) async fn runs(&self) -> Vec<Run> {
+        let filter = RunFilter { active_only: false, runbook: None, before: None, limit: 100 };
+        self.cx.store.read().await.unwrap().runs(&filter).await.unwrap()
+    }
+
+    /// The newest request for approval of the only run.
+    pub(super) async fn approval(&self) -> domain::approval::Approval {
+        let run = self.run().await.id;
+        self.cx.store.read().await.unwrap().approval_of(run).await.unwrap().unwrap()
+    }
+
+    pub(super) async fn timeline(&self) -> Vec<String> {
+        let id = self.incidents().await[0].id;
+        let entries = self.cx.store.read().await.unwrap().timeline(id, 500).await.unwrap();
+        entries.into_iter().map(|(_, entry)| entry.text).collect()
+    }
+
+    /// Reasons of everything that was refused, as audited.
+    pub(super) async fn refusals(&self) -> Vec<String> {
+        let rows = self.cx.store.read().await.unwrap().audit_rows(0, 1000).await.unwrap();
+        let refused = rows.into_iter().filter(|row| row.row.decision == domain::audit::AuditDecision::Refused);
+        refused.map(|row| row.row.reason).collect()
+    }
+}
+
+fn rules(text: &str, actions: &dyn ActionCatalogue) -> RuleSet {
+    compile(&[("rules.yaml".to_owned(), text.to_owned())], actions).unwrap_or_else(|problems| {
+        panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    })
+}
+
+struct Actions(Vec<Box<dyn Action>>);
+
+impl ActionCatalogue for Actions {
+    fn get(&self, name: &str) -> Option<&dyn Action> {
+        self.0.iter().map(AsRef::as_ref).find(|action| action.name() == name)
+    }
+
+    fn all(&self) -> Vec<&dyn Action> {
+        self.0.iter().map(AsRef::as_ref).collect()
+    }
+}
+
+/// Changes something, at most once.
+struct Change(Arc<Mutex<Script>>);
+
+#[async_trait]
+impl Action for Change {
+    fn name(&self) -> &'static str {
+        "test.change"
+    }
+
+    fn about(&self) -> &'static str {
+        "Counts."
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::json_schema!({ "type": "object" })
+    }
+
+    fn risk(&self) -> Risk {
+        Risk::Disruptive
+    }
+
+    fn target_kinds(&self) -> &'static [&'static str] {
+        &["process"]
+    }
+
+    fn check(&self, _with: &Value, _target: Option<&Target>) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn run(&self, _cx: &ActionCx, _with: &Value) -> Result<ActionOutput, ActionError> {
+        let mut script = self.0.lock().unwrap();
+        script.changes += 1;
+        match script.change_fails.clone() {
+            Some(error) => Err(error),
+            None => Ok(ActionOutput { summary: "changed".to_owned(), ..ActionOutput::default() }),
+        }
+    }
+}
+
+/// Looks whether it helped.
+struct Look(Arc<Mutex<Script>>);
+
+#[async_trait]
+impl Action for Look {
+    fn name(&self) -> &'static str {
+        "test.look"
+    }
+
+    fn about(&self) -> &'static str {
+        "Looks."
+    }
+
+    fn schema(&self) -> schemars::Schema {
+        schemars::json_schema!({ "type": "object" })
+    }
+
+    fn risk(&self) -> Risk {
+        Risk::Read
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::ReadOnly
+    }
+
+    fn target_kinds(&self) -> &'static [&'static str] {
+        &["process"]
+    }
+
+    fn check(&self, _with: &Value, _target: Option<&Target>) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn run(&self, _cx: &ActionCx, _with: &Value) -> Result<ActionOutput, ActionError> {
+        if self.0.lock().unwrap().healthy {
+            return Ok(ActionOutput { summary: "it answers".to_owned(), ..ActionOutput::default() });
+        }
+        Err(ActionError::Failed("it does not answer".to_owned()))
+    }
+}
+
+/// A chat that remembers.
+struct Room(Arc<Mutex<Script>>);
+
+#[async_trait]
+impl Chat for Room {
+    fn platform(&self) -> &'static str {
+        "slack"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { edit: true, buttons: true, threads: true, ephemeral: true, keyed_posts: false }
+    }
+
+    async fn post_card(&self, channel: &str, card: &Card, _delivery: &str) -> Result<Place, ChatError> {
+        let mut script = self.0.lock().unwrap();
+        script.posts += 1;
+        script.cards.push(card.clone());
+        Ok(Place { channel: channel.to_owned(), message: format!("m{}", card.number) })
+    }
+
+    async fn update_card(&self, _at: &Place, card: &Card) -> Result<(), ChatError> {
+        self.0.lock().unwrap().cards.push(card.clone());
+        Ok(())
+    }
+
+    async fn post_thread(&self, _at: &Place, message: &Message, _delivery: &str) -> Result<(), ChatError> {
+        self.0.lock().unwrap().thread.extend(message.text.lines().map(str::to_owned));
+        Ok(())
+    }
+
+    async fn post_message(&self, channel: &str, _message: &Message, delivery: &str) -> Result<Place, ChatError> {
+        Ok(Place { channel: channel.to_owned(), message: delivery.to_owned() })
+    }
+
+    async fn reply(&self, _to: &ReplyTo, _outcome: &ActOutcome) -> Result<(), ChatError> {
+        Ok(())
+    }
+
+    async fn probe(&self) -> Result<String, ChatError> {
+        Ok("fine".to_owned())
+    }
+}
