@@ -1,0 +1,89 @@
+//! NATS JetStream in: subjects with wildcards become incidents, a server that goes away and comes back loses nothing, poison is set aside.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use async_nats::jetstream;
+use harness::eventually;
+use harness::peers::Nats;
+use harness::world::{Plan, SOON, World};
+use serde_json::{Value, json};
+
+fn plan(nats: &Nats) -> anyhow::Result<Plan> {
+    Ok(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.with(json!({
+        "sources": { "tasks": {
+            "kind": "generic",
+            "map": {
+                "fingerprint": "body.id",
+                "labels": { "alertname": "\"Task\"", "task": "body.id", "subject": "headers.subject" },
+                "annotations": { "summary": "body.title" },
+            },
+        } },
+        "nats": { "url": nats.url(), "subscriptions": { "tasks": { "stream": "TASKS", "subjects": ["task.created", "task.*.failed"] } } },
+        "routes": [{ "match": ["alertname=\"Task\""], "incident": { "group_by": ["task"] } }],
+    })))
+}
+
+async fn stream(nats: &Nats) -> anyhow::Result<jetstream::Context> {
+    let context = jetstream::new(async_nats::connect(nats.url()).await?);
+    let config = jetstream::stream::Config { name: "TASKS".to_owned(), subjects: vec!["task.>".to_owned()], ..Default::default() };
+    context.get_or_create_stream(config).await?;
+    Ok(context)
+}
+
+async fn publish(context: &jetstream::Context, subject: &'static str, body: impl Into<bytes::Bytes>) -> anyhow::Result<()> {
+    context.publish(subject, body.into()).await?.await?;
+    Ok(())
+}
+
+async fn count(world: &World, wanted: usize) -> anyhow::Result<Vec<Value>> {
+    eventually(SOON, async || {
+        let incidents = world.incidents().await?;
+        ensure!(incidents.len() == wanted, "{} incidents", incidents.len());
+        Ok(incidents)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn messages_become_incidents_through_a_crash_of_the_server() -> anyhow::Result<()> {
+    let mut nats = Nats::start().await?;
+    let context = stream(&nats).await?;
+    let world = plan(&nats)?.start().await?;
+    publish(&context, "task.created", r#"{"id":"7","title":"Paint <!channel> the fence"}"#).await?;
+    publish(&context, "task.7.failed", r#"{"id":"8","title":"No paint"}"#).await?;
+    publish(&context, "task.7.done", r#"{"id":"9","title":"not subscribed"}"#).await?;
+    let incidents = count(&world, 2).await?;
+    let summaries: Vec<&str> = incidents.iter().filter_map(|incident| incident["summary"].as_str()).collect();
+    ensure!(summaries.contains(&"No paint"), "{summaries:?}");
+
+    nats.kill9()?;
+    eventually(SOON, async || {
+        let ready = world.http().get(format!("{}/health", world.url())).send().await?.text().await?;
+        ensure!(ready.contains("degraded"), "{ready}");
+        Ok(())
+    })
+    .await?;
+    nats.restart().await?;
+    let context = stream(&nats).await?;
+    publish(&context, "task.created", r#"{"id":"10","title":"After the crash"}"#).await?;
+    count(&world, 3).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_that_nobody_can_read_is_set_aside_with_an_incident() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let context = stream(&nats).await?;
+    let world = plan(&nats)?.start().await?;
+    publish(&context, "task.created", "this is no JSON").await?;
+    publish(&context, "task.created", r#"{"id":"1","title":"still read"}"#).await?;
+    let found = eventually(Duration::from_secs(90), async || {
+        let incidents = world.incidents().await?;
+        incidents.into_iter().find(|incident| incident["source"] == "watchkeeper").context("no incident about ourselves")
+    })
+    .await?;
+    ensure!(found["summary"].as_str().is_some_and(|summary| summary.contains("after 5 attempts")), "{found}");
+    ensure!(world.incidents().await?.iter().any(|incident| incident["summary"] == "still read"), "the next message went on");
+    Ok(())
+}
