@@ -71,6 +71,7 @@ pub struct Wake {
     pub(crate) pace: pace::Pace,
     notify: Notify,
     stopping: AtomicBool,
+    stopped: Notify,
 }
 
 impl Wake {
@@ -83,12 +84,21 @@ impl Wake {
     /// Finish what is at hand and take nothing new.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.stopped.notify_waiters();
         self.wake();
     }
 
     /// Whether `stop` was called.
     pub fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Until `stop`, or at once after it.
+    pub(crate) async fn stopped(&self) {
+        let stopped = self.stopped.notified();
+        if !self.stopping() {
+            stopped.await;
+        }
     }
 
     /// Until the next `wake`.

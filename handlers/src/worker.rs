@@ -136,7 +136,7 @@ impl Worker {
     async fn renew(self: Arc<Self>) {
         let mut every = tokio::time::interval(RENEW);
         loop {
-            every.tick().await;
+            tokio::select! { _ = every.tick() => {}, () = self.cx.wake.stopped() => tokio::time::sleep(IDLE / 10).await }
             let held = self.lock_held().clone();
             if self.cx.wake.stopping() && held.is_empty() {
                 return;

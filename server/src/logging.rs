@@ -10,6 +10,8 @@ use crate::config::LogFormat;
 
 /// Starts logging to the error stream. A second call changes nothing.
 pub(crate) fn start(format: LogFormat, level: &str) {
+    // Serenity tells of every shard at `info`; whoever wants that names it.
+    let level = if level.contains("serenity") { level.to_owned() } else { format!("{level},serenity=warn") };
     let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     let json = match format {
         LogFormat::Json => true,
