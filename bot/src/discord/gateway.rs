@@ -33,7 +33,7 @@ impl Discord {
             match self.listen(&shutdown).await {
                 Ok(()) => pause = AGAIN,
                 Err(error) if is_final(&error) => {
-                    return Err(ChatError::Refused(format!("Discord's gateway refuses the bot ({error}): check `chat.discord.bot_token`")));
+                    return Err(ChatError::Refused(format!("Discord's gateway refuses the bot ({error}): check `discord.bot_token`")));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "Discord's gateway is lost; connecting again in {pause:?}");
@@ -94,7 +94,12 @@ struct Listener(Arc<Discord>);
 impl RawEventHandler for Listener {
     async fn raw_event(&self, _context: Context, event: Event) {
         let raw = match event {
-            Event::InteractionCreate(created) => serde_json::to_value(&created.interaction).unwrap_or_default(),
+            Event::InteractionCreate(created) => {
+                let mut raw = serde_json::to_value(&created.interaction).unwrap_or_default();
+                // Serenity keeps the type in its enum's variant and does not write it.
+                raw["type"] = u8::from(created.interaction.kind()).into();
+                raw
+            }
             Event::Unknown(unknown) if unknown.kind == "INTERACTION_CREATE" => unknown.value,
             Event::Ready(_) => return tracing::info!("Discord's gateway is ready"),
             Event::Unknown(_) => return metrics::counter!("watchkeeper_chat_unknown_events_total", "platform" => PLATFORM).increment(1),
