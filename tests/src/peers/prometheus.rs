@@ -14,6 +14,7 @@ pub struct Prometheus {
     proc: Proc,
     dir: TempDir,
     port: u16,
+    flags: Vec<String>,
 }
 
 impl Prometheus {
@@ -24,6 +25,11 @@ impl Prometheus {
 
     /// Starts with a configuration and rule files, each a name and its YAML.
     pub async fn with_rules(config: &str, rules: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::with_flags(config, rules, &[]).await
+    }
+
+    /// The same with more flags, such as `--rules.alert.resend-delay=1s`.
+    pub async fn with_flags(config: &str, rules: &[(&str, &str)], flags: &[&str]) -> anyhow::Result<Self> {
         let dir = temp_dir("prometheus")?;
         fs::create_dir(dir.path().join("rules"))?;
         fs::write(dir.path().join("prometheus.yml"), config)?;
@@ -31,8 +37,9 @@ impl Prometheus {
             fs::write(dir.path().join("rules").join(name), yaml)?;
         }
         let port = free_port();
-        let proc = launch(&dir, port).await?;
-        Ok(Self { proc, dir, port })
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let proc = launch(&dir, port, &flags).await?;
+        Ok(Self { proc, dir, port, flags })
     }
 
     /// Its address, without a slash at the end.
@@ -75,7 +82,7 @@ impl Prometheus {
     /// Starts it again with the same port and data; kills it first when it runs.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.proc.kill9()?;
-        self.proc = launch(&self.dir, self.port).await?;
+        self.proc = launch(&self.dir, self.port, &self.flags).await?;
         Ok(())
     }
 }
@@ -84,12 +91,13 @@ fn url(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-async fn launch(dir: &TempDir, port: u16) -> anyhow::Result<Proc> {
+async fn launch(dir: &TempDir, port: u16, flags: &[String]) -> anyhow::Result<Proc> {
     let server = Cmd::new("prometheus")
         .arg("--config.file=prometheus.yml")
         .arg("--storage.tsdb.path=data")
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
         .arg("--web.enable-lifecycle")
+        .args(flags)
         .dir(dir.path());
     let mut proc = server.spawn()?;
     let (client, ready) = (http()?, format!("{}/-/ready", url(port)));

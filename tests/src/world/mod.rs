@@ -11,7 +11,7 @@ mod plan;
 pub use alert::{Alert, body};
 pub use api::Answer;
 pub use console::{Console, Form, forms};
-pub use plan::{ANN, BEN, CLEO, GUS, OLAF, Plan, ROBO};
+pub use plan::{ANN, BEN, CLEO, GUS, Ledger, OLAF, Plan, ROBO};
 
 use std::collections::HashMap;
 use std::fs;

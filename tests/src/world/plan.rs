@@ -42,6 +42,21 @@ pub struct Plan {
     dir: TempDir,
 }
 
+/// What happened outside of the server: see [`Plan::ledger`].
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// The program that writes it.
+    pub program: PathBuf,
+    lines: PathBuf,
+}
+
+impl Ledger {
+    /// Its lines, in order.
+    pub fn lines(&self) -> Vec<String> {
+        fs::read_to_string(&self.lines).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+}
+
 impl Plan {
     /// One source `am` of Alertmanager, one supervised service `demo`, a runbook that restarts it after an approval, people, and no waits.
     /// `program` is the binary: `env!("CARGO_BIN_EXE_watchkeeper")`.
@@ -156,6 +171,19 @@ impl Plan {
         fs::write(&path, text)?;
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
         Ok(path)
+    }
+
+    /// Allows a program that writes its arguments as one line of a ledger, which nobody but it writes: what really happened, and how often.
+    /// A first argument `sleep` makes it sleep afterwards, for as long as the second says.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn ledger(&mut self) -> anyhow::Result<Ledger> {
+        let lines = self.dir.path().join("ledger");
+        let text = format!("#!/bin/sh\necho \"$*\" >> '{}'\n[ \"$1\" != sleep ] || exec sleep \"$2\"\n", lines.display());
+        let program = self.script("to-ledger", &text)?;
+        self.merge(json!({ "programs": [program] }));
+        Ok(Ledger { program, lines })
     }
 
     /// Writes the configuration and starts the server.
