@@ -253,8 +253,17 @@ mod tests {
         insta::assert_snapshot!(said("incident", "ack"), @"/incident ack needs the number of an incident. For example: /incident ack 142");
         insta::assert_snapshot!(said("incident", "note 142"), @"/incident note needs a number and a text. For example: /incident note 142 the new disk arrives at noon");
         insta::assert_snapshot!(said("runbook", "run x y"), @"/runbook run takes only #NUMBER and key=value after the name. For example: /runbook run restart-service #142 target=api");
-        insta::assert_snapshot!(said("automation", "puase"), @r"");
-        insta::assert_snapshot!(said("automation", ""), @r"");
+        insta::assert_snapshot!(said("automation", "puase"), @r#"
+        /automation has no verb "puase". Did you mean /automation pause migrating the database?
+        Stop and restart all automation:
+        /automation pause migrating the database: Start no remedy until resumed
+        /automation resume: Let remedies start again
+        "#);
+        insta::assert_snapshot!(said("automation", ""), @"
+        Stop and restart all automation:
+        /automation pause migrating the database: Start no remedy until resumed
+        /automation resume: Let remedies start again
+        ");
         insta::assert_snapshot!(said("nosuch", "x"), @"Watchkeeper has no command /nosuch. It has /incident, /runbook, /automation.");
         assert!(said("incident", "ack -5").contains("needs the number"));
         assert!(!said("incident", "frobnicate 5").contains("Did you mean"));

@@ -116,12 +116,12 @@ fn refusal(call: &Call<'_>, answer: &Answer) -> Failed {
         (500.., _) => ChatError::Retry(what),
         (_, code::UNKNOWN_MESSAGE | code::NOT_OURS) => ChatError::Gone(what),
         (_, code::UNKNOWN_WEBHOOK | code::UNKNOWN_INTERACTION | code::INVALID_WEBHOOK_TOKEN) => ChatError::Gone(format!("{what}: fifteen minutes are over")),
-        (401, _) => advise("the bot token is not valid (any more): reset it and set `chat.discord.bot_token`"),
+        (401, _) => advise("the bot token is not valid (any more): reset it and set `discord.bot_token`"),
         (_, code::UNKNOWN_CHANNEL) => advise("check the channel's id, and that the bot was invited into its server"),
         (403, code::MISSING_ACCESS) => advise("the bot cannot see the channel: let its role view it"),
         (403, code::MISSING_PERMISSIONS) => advise("its role lacks a permission: deploy/discord/README.md lists them"),
         (403, _) => advise("the bot may not do this: compare its role's permissions with deploy/discord/README.md"),
-        (404, 0) => advise("check `chat.discord.api_url`, this is not Discord's API"),
+        (404, 0) => advise("check `discord.api_url`, this is not Discord's API"),
         _ => {
             // Ours to repair: the payload was refused.
             tracing::error!(call = name, status = answer.status, code = said.code, errors = %said.errors, "Discord refused a call");

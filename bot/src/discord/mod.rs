@@ -60,17 +60,17 @@ impl Discord {
     /// # Errors
     /// [`Misconfigured`]: without a token, a key or a server nothing could be trusted.
     pub fn new(config: DiscordConfig, inbox: Arc<dyn Inbox>, lookup: Arc<dyn Lookup>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Misconfigured> {
-        let api_url = http::base("chat.discord.api_url", &config.api_url)?;
+        let api_url = http::base("discord.api_url", &config.api_url)?;
         if config.bot_token.expose_secret().trim().is_empty() {
-            return Err(Misconfigured::new("`chat.discord.bot_token` is empty: reset and copy it on the application's page Bot"));
+            return Err(Misconfigured::new("`discord.bot_token` is empty: reset and copy it on the application's page Bot"));
         }
         for (name, id) in [("application_id", &config.application_id), ("guild_id", &config.guild_id)] {
             if !is_id(id) {
-                return Err(Misconfigured::new(format!("`chat.discord.{name}` is {id:?}: it is a number, copy it with Developer Mode on")));
+                return Err(Misconfigured::new(format!("`discord.{name}` is {id:?}: it is a number, copy it with Developer Mode on")));
             }
         }
         let key = sign::Key::from_hex(&config.public_key)
-            .ok_or_else(|| Misconfigured::new("`chat.discord.public_key` is not 64 hex digits: copy it from the application's General Information"))?;
+            .ok_or_else(|| Misconfigured::new("`discord.public_key` is not 64 hex digits: copy it from the application's General Information"))?;
         Ok(Arc::new(Self {
             #[cfg(feature = "discord-gateway")]
             login: (api_url.clone(), config.bot_token.clone()),

@@ -75,10 +75,10 @@ impl Chat for Discord {
         let me: Me = serde_json::from_slice(&answer).map_err(|error| ChatError::Retry(format!("Discord's application cannot be read: {error}")))?;
         if me.id != self.application_id {
             let (theirs, ours) = (&me.id, &self.application_id);
-            return Err(ChatError::Refused(format!("the token belongs to application {theirs}, the configuration says {ours}: set `chat.discord.application_id`")));
+            return Err(ChatError::Refused(format!("the token belongs to application {theirs}, the configuration says {ours}: set `discord.application_id`")));
         }
         if me.verify_key.is_some_and(|theirs| !self.key.is(&theirs)) {
-            return Err(ChatError::Refused("the application has another public key: set `chat.discord.public_key` from its General Information".to_owned()));
+            return Err(ChatError::Refused("the application has another public key: set `discord.public_key` from its General Information".to_owned()));
         }
         Ok(format!("Discord application {} on server {}", clean_line(&me.name, 100), self.guild_id))
     }

@@ -116,7 +116,7 @@ fn refusal(method: &str, envelope: &Envelope, retry_after: Option<Duration>, aga
             ChatError::Gone(format!("Slack answers {word} to {method}"))
         }
         "invalid_auth" | "not_authed" | "account_inactive" | "token_revoked" | "token_expired" => {
-            says("the bot token is not valid (any more): reinstall the app and set `chat.slack.bot_token`")
+            says("the bot token is not valid (any more): reinstall the app and set `slack.bot_token`")
         }
         "missing_scope" | "no_permission" | "not_allowed_token_type" => {
             says("the app lacks a scope: compare it with deploy/slack/manifest.yaml and reinstall it")
@@ -143,7 +143,7 @@ fn unusual(url: &str, method: &str, answer: &Answer, again: Again) -> ChatError 
         503 => ChatError::Retry(format!("Slack answers 503 to {method}")),
         // A gateway in front of Slack gave up: behind it the message may have been posted.
         status @ 500.. => unknown(format!("Slack answers {status} to {method}"), again),
-        status => ChatError::Refused(format!("{url} answers {status} to {method}: check `chat.slack.api_url`, this is not Slack's Web API")),
+        status => ChatError::Refused(format!("{url} answers {status} to {method}: check `slack.api_url`, this is not Slack's Web API")),
     }
 }
 

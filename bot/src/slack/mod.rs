@@ -53,16 +53,16 @@ impl Slack {
     /// # Errors
     /// [`Misconfigured`]: without a token, a secret or a team nothing could be trusted.
     pub fn new(config: SlackConfig, inbox: Arc<dyn Inbox>, lookup: Arc<dyn Lookup>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Misconfigured> {
-        let api_url = http::base("chat.slack.api_url", &config.api_url)?;
+        let api_url = http::base("slack.api_url", &config.api_url)?;
         if config.bot_token.expose_secret().trim().is_empty() {
-            return Err(Misconfigured::new("`chat.slack.bot_token` is empty: copy the Bot User OAuth Token (xoxb-…) of the app"));
+            return Err(Misconfigured::new("`slack.bot_token` is empty: copy the Bot User OAuth Token (xoxb-…) of the app"));
         }
         let secrets = config.signing_secrets;
         if secrets.is_empty() || secrets.len() > 2 || secrets.iter().any(|secret| secret.expose_secret().trim().is_empty()) {
-            return Err(Misconfigured::new("`chat.slack.signing_secret` must be one secret, or two while rotating: copy the app's Signing Secret"));
+            return Err(Misconfigured::new("`slack.signing_secret` must be one secret, or two while rotating: copy the app's Signing Secret"));
         }
         if config.team_id.trim().is_empty() {
-            return Err(Misconfigured::new("`chat.slack.team_id` is empty: it is the T… in the address of the workspace, and in `auth.test`"));
+            return Err(Misconfigured::new("`slack.team_id` is empty: it is the T… in the address of the workspace, and in `auth.test`"));
         }
         let api = Arc::new(api::Api::new(http::client()?, api_url, config.bot_token));
         let members = members::Members::default();

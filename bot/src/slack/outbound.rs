@@ -70,7 +70,7 @@ impl Chat for Slack {
         let who: Who = self.api.post("auth.test", &serde_json::json!({}), Again::Same).await?;
         if who.team_id != self.team_id {
             let (theirs, ours) = (&who.team_id, &self.team_id);
-            return Err(ChatError::Refused(format!("the token belongs to workspace {theirs}, the configuration says {ours}: set `chat.slack.team_id`")));
+            return Err(ChatError::Refused(format!("the token belongs to workspace {theirs}, the configuration says {ours}: set `slack.team_id`")));
         }
         Ok(format!("Slack workspace {} as {}", who.team, who.user))
     }

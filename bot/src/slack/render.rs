@@ -199,7 +199,7 @@ fn leaf(text: &str) -> SlackRichTextInlineElement {
 }
 
 fn bold(text: &str) -> SlackRichTextInlineElement {
-    SlackRichTextText::new(text.to_owned()).bold().into()
+    SlackRichTextText::new(if text.is_empty() { "–".to_owned() } else { text.to_owned() }).bold().into()
 }
 
 fn ended(text: &str, more: bool) -> String {

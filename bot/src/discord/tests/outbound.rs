@@ -132,7 +132,7 @@ async fn failures_say_what_to_do_next() {
     }
     assert!(matches!(editing(answer(404, 10_008)).await, ChatError::Gone(_)));
     for (fault, advice) in [
-        (answer(401, 0), "chat.discord.bot_token"),
+        (answer(401, 0), "discord.bot_token"),
         (answer(403, 50_001), "view it"),
         (answer(403, 50_013), "README.md"),
         (answer(403, 40_333), "README.md"),
@@ -218,7 +218,127 @@ async fn cards_read_like_this() {
         let seen = world.posted(&card(state), state.as_str()).await;
         all += &format!("--- {} #{:06x}\n{}\n", state.as_str(), seen.color().unwrap_or_default(), seen.visible_text());
     }
-    insta::assert_snapshot!(all, @r"");
+    insta::assert_snapshot!(all, @r#"
+    --- open #a30200
+    🔴 **[P1] #142 ServiceDown api**
+    **open** · opened <t:1795341750:R>
+    The api does not answer since 10:02.
+    Users see errors.
+    **Alerts**
+    🔥 ServiceDown api-1 · since <t:1795341720:R>
+    ✅ ServiceDown api-2 · ended <t:1795341900:R>
+    +3 more
+    **Automation**
+    • restart-service waits for approval
+    Runbook: https://wiki.example/restart
+    Service
+    api
+    Environment
+    prod
+    Incident #142
+    Acknowledge
+    Resolve
+    Run
+    --- acknowledged #daa038
+    👀 **[P1] #142 ServiceDown api** · approval needed
+    **acknowledged** · opened <t:1795341750:R>
+    The api does not answer since 10:02.
+    Users see errors.
+    **Alerts**
+    🔥 ServiceDown api-1 · since <t:1795341720:R>
+    ✅ ServiceDown api-2 · ended <t:1795341900:R>
+    +3 more
+    **Automation**
+    • restart-service waits for approval
+    Runbook: https://wiki.example/restart
+    Service
+    api
+    Environment
+    prod
+    Incident #142
+    **Approval needed:** restart-service
+    ```
+    1. service.restart on api (compose) {"signal":"TERM"}
+    then verify: http.check within 2m
+    ```
+    0/1 approved · risk: disruptive · asked by automation · may decide: sre · plan 3f9a6c2d10be
+    expires <t:1795342800:R>
+    Approve
+    Deny
+    Unacknowledge
+    Resolve
+    --- mitigated #1d7fc4
+    🩹 **[P1] #142 ServiceDown api**
+    **mitigated** · opened <t:1795341750:R>
+    The api does not answer since 10:02.
+    Users see errors.
+    **Alerts**
+    🔥 ServiceDown api-1 · since <t:1795341720:R>
+    ✅ ServiceDown api-2 · ended <t:1795341900:R>
+    +3 more
+    **Automation**
+    • restart-service waits for approval
+    Runbook: https://wiki.example/restart
+    Service
+    api
+    Environment
+    prod
+    Incident #142
+    **Approval:** restart-service
+    ```
+    1. service.restart on api (compose) {"signal":"TERM"}
+    then verify: http.check within 2m
+    ```
+    approved by ann · risk: disruptive · asked by automation · may decide: sre · plan 3f9a6c2d10be
+    Resolve
+    --- resolved #2eb886
+    ✅ **[P1] #142 ServiceDown api**
+    **resolved** · opened <t:1795341750:R>
+    The api does not answer since 10:02.
+    Users see errors.
+    **Alerts**
+    🔥 ServiceDown api-1 · since <t:1795341720:R>
+    ✅ ServiceDown api-2 · ended <t:1795341900:R>
+    +3 more
+    **Automation**
+    • restart-service waits for approval
+    Runbook: https://wiki.example/restart
+    Service
+    api
+    Environment
+    prod
+    Incident #142
+    **Approval:** restart-service
+    ```
+    1. service.restart on api (compose) {"signal":"TERM"}
+    then verify: http.check within 2m
+    ```
+    approved by ann · risk: disruptive · asked by automation · may decide: sre · plan 3f9a6c2d10be
+    Reopen
+    --- closed #868e96
+    ☑️ **[P1] #142 ServiceDown api**
+    **closed** · opened <t:1795341750:R>
+    The api does not answer since 10:02.
+    Users see errors.
+    **Alerts**
+    🔥 ServiceDown api-1 · since <t:1795341720:R>
+    ✅ ServiceDown api-2 · ended <t:1795341900:R>
+    +3 more
+    **Automation**
+    • restart-service waits for approval
+    Runbook: https://wiki.example/restart
+    Service
+    api
+    Environment
+    prod
+    Incident #142
+    **Approval:** restart-service
+    ```
+    1. service.restart on api (compose) {"signal":"TERM"}
+    then verify: http.check within 2m
+    ```
+    approved by ann · risk: disruptive · asked by automation · may decide: sre · plan 3f9a6c2d10be
+    "#);
     world.nothing_refused();
 }
 
@@ -226,5 +346,81 @@ async fn cards_read_like_this() {
 #[test]
 fn a_card_is_sent_like_this() {
     let content = serde_json::to_value(render::card(&card(IncidentState::Acknowledged))).unwrap();
-    insta::assert_json_snapshot!(content, @r"");
+    insta::assert_json_snapshot!(content, @r#"
+    {
+      "allowed_mentions": {
+        "parse": [],
+        "roles": [],
+        "users": []
+      },
+      "attachments": [],
+      "components": [
+        {
+          "components": [
+            {
+              "custom_id": "?approve.0198c0de000070008000000000000a11.45e682433be8e53d14473b189f6510ea",
+              "disabled": false,
+              "label": "Approve",
+              "style": 1,
+              "type": 2
+            },
+            {
+              "custom_id": "deny.0198c0de000070008000000000000a11.87c573af45e6a4e50e2e67d713ee301d",
+              "disabled": false,
+              "label": "Deny",
+              "style": 4,
+              "type": 2
+            },
+            {
+              "custom_id": "unack.0198c0de000070008000000000000142.eb3f427c6a4c7afb4e4db55582c708d0",
+              "disabled": false,
+              "label": "Unacknowledge",
+              "style": 2,
+              "type": 2
+            },
+            {
+              "custom_id": "resolve.0198c0de000070008000000000000142.42919e4b8ad1624259072c4912954390",
+              "disabled": false,
+              "label": "Resolve",
+              "style": 2,
+              "type": 2
+            }
+          ],
+          "type": 1
+        }
+      ],
+      "content": "👀 **\\[P1\\] \\#142 ServiceDown api** · approval needed",
+      "embeds": [
+        {
+          "color": 14327864,
+          "description": "**acknowledged** · opened <t:1795341750:R>\nThe api does not answer since 10\\:02\\.\nUsers see errors\\.\n**Alerts**\n🔥 ServiceDown api\\-1 · since <t:1795341720:R>\n✅ ServiceDown api\\-2 · ended <t:1795341900:R>\n\\+3 more\n**Automation**\n• restart\\-service waits for approval\nRunbook: <https://wiki.example/restart>",
+          "fields": [
+            {
+              "inline": true,
+              "name": "Service",
+              "value": "api"
+            },
+            {
+              "inline": true,
+              "name": "Environment",
+              "value": "prod"
+            }
+          ],
+          "footer": {
+            "text": "Incident #142"
+          },
+          "timestamp": "2026-11-22T10:06:00Z",
+          "type": "rich"
+        },
+        {
+          "color": 14327864,
+          "description": "**Approval needed\\:** restart\\-service\n```\n1. service.restart on api (compose) {\"signal\":\"TERM\"}\nthen verify: http.check within 2m\n```\n0/1 approved · risk: disruptive · asked by automation · may decide: sre · plan 3f9a6c2d10be\nexpires <t:1795342800:R>",
+          "type": "rich"
+        }
+      ],
+      "enforce_nonce": false,
+      "sticker_ids": [],
+      "tts": false
+    }
+    "#);
 }
