@@ -123,6 +123,7 @@ fn refuse(batch: Vec<Waiting>, why: &str) {
 async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, Error> {
     let events: usize = batch.iter().map(|delivery| delivery.events()).sum();
     let patience = PATIENCE + Duration::from_millis(u64::try_from(events).unwrap_or(u64::MAX));
+    let begun = std::time::Instant::now();
     for _ in 0..3 {
         let once = async {
             let mut tx = core.begin(Line::Ingest).await?;
@@ -133,7 +134,11 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
         };
         match tokio::time::timeout(patience, once).await {
             Ok(Err(Error::Retry)) => {}
-            Ok(done) => return done,
+            Ok(done) => {
+                metrics::histogram!("watchkeeper_store_accept_duration_seconds").record(begun.elapsed().as_secs_f64());
+                metrics::histogram!("watchkeeper_store_accept_batch_size").record(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+                return done;
+            }
             Err(_) => return Err(Error::Unavailable(format!("no answer within {patience:?}"))),
         }
     }

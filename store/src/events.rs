@@ -200,6 +200,7 @@ impl Tx {
             id
         );
         exec!(self, "delete from queue where id = $1", id);
+        metrics::counter!("watchkeeper_dead_letters_total").increment(1);
         tracing::error!(event.id = seq, error = why, "an event failed too often and went to the dead letters");
         Ok(())
     }
