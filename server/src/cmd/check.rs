@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 use super::{Format, out};
 use crate::config::{Config, Lookup, environment};
 
-/// Findings, as linters say it; 1 is left to failures of the command itself and 2 to its usage.
+/// Findings, as linters say it; 1 is left to failures of the command itself.
 const FINDINGS: u8 = 3;
+/// There is nothing to check: a wrong argument.
+const USAGE: u8 = 2;
 
 /// Check a configuration.
 #[derive(clap::Args)]
@@ -29,7 +31,7 @@ pub(crate) struct Args {
     output: Format,
 }
 
-/// Checks and prints. The exit code is 0 without findings and 3 with some.
+/// Checks and prints. The exit code is 0 without findings, 3 with some, and 2 where there is no such file or folder.
 ///
 /// # Errors
 /// If the outcome cannot be printed.
@@ -45,7 +47,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
     };
     out(&text);
-    Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FINDINGS) })
+    Ok(match outcome {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) if !args.config.exists() => ExitCode::from(USAGE),
+        Err(_) => ExitCode::from(FINDINGS),
+    })
 }
 
 /// Findings for people, and how many they are.

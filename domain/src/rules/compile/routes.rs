@@ -69,6 +69,13 @@ impl Build<'_, '_> {
         }
         let severity = written.severity.as_ref().and_then(|word| self.severity(&rules.severities, word, node.find(&["severity"]).at));
         let title = written.title.as_ref().and_then(|_| self.template(node.find(&["title"]), &Scope::Alert));
+        for (index, label) in written.group_by.iter().enumerate() {
+            // Alertmanager's word for "all labels" would be the name of a label that no alert has, and put everything together.
+            if label.is_empty() || label == "..." {
+                let help = "name the labels whose values tell incidents apart, such as [alertname, service]".to_owned();
+                self.add(node.find(&["group_by", &index.to_string()]).at, format!("{label:?} is no label"), help);
+            }
+        }
         let named: BTreeSet<String> = written.channels.iter().cloned().collect();
         let channels = if named.is_empty() { rules.default_channels.clone() } else { named };
         Some(IncidentRule { group_by: written.group_by.clone(), severity, channels, title })

@@ -242,3 +242,14 @@ fn routes_behind_one_that_takes_everything() {
       help: `all` (rules.yaml:2) takes every alert: give it a `match`, or `continue: true`, or move it to the end
     "#);
 }
+
+#[test]
+fn grouping_by_what_is_no_label() {
+    let text = "routes: [{ match: 'a=\"b\"', incident: { group_by: [alertname, '...'] } }]\n";
+    assert_snapshot!(problems(text), @r#"
+    rules.yaml:1:62: "..." is no label
+      1 | routes: [{ match: 'a="b"', incident: { group_by: [alertname, '...'] } }]
+        |                                                              ^^^^^
+      help: name the labels whose values tell incidents apart, such as [alertname, service]
+    "#);
+}
