@@ -49,6 +49,8 @@ struct Folded {
     first: Vec<String>,
 }
 
+/// Changes of a card within this time are told in one edit.
+const GATHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// More than this many alerts of one batch are told in one line.
 const FOLD_ABOVE: usize = 3;
 
@@ -279,7 +281,9 @@ impl<'a> Batch<'a> {
             }
             let first = self.urgent.contains(&held.now.id) || !held.now.state.is_open();
             let urgency = if first { Urgency::Action } else { Urgency::Tell };
-            cards.extend(held.now.channels.iter().map(|channel| card_job(held.now.id, channel, urgency, self.now)));
+            // A card that stands already waits a moment for what comes next, unless somebody waits for it.
+            let due_at = if first || held.stored.is_none() { self.now } else { self.now + GATHER };
+            cards.extend(held.now.channels.iter().map(|channel| card_job(held.now.id, channel, urgency, due_at)));
         }
         for job in cards {
             self.job(job);
@@ -310,11 +314,11 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, now: Timestamp) -> NewJob {
+fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, due_at: Timestamp) -> NewJob {
     NewJob {
         kind: "chat.card",
         key: format!("{incident}/{channel}"),
-        due_at: now,
+        due_at,
         urgency,
         payload: json!({ "incident": incident, "channel": channel }),
     }

@@ -272,6 +272,7 @@ async fn end(cx: &Cx, id: RunId, state: RunState, reason: String) -> Result<Step
         let call = if state == RunState::Failed && run.plan.on_failure.escalate { " A person has to look now." } else { "" };
         batch.tell(incident, EntryKind::Run, None, format!("{} {}: {reason}.{call}", run.runbook, state.as_str()));
         batch.note_automation(incident, format!("{} {}: {reason}", run.runbook, state.as_str())).await?;
+        batch.hurry(incident);
         if verified {
             let _unchanged = batch.happen(incident, &Happening::Remedied).await?;
         }

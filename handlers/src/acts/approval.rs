@@ -76,6 +76,7 @@ pub(super) async fn vote(
         let verb = if approve { "approved" } else { "denied" };
         let why = run.reason.as_deref().filter(|_| !approve).map(|why| format!(" ({why})")).unwrap_or_default();
         batch.tell(incident, EntryKind::Approval, Some(&who), format!("{who} {verb} {}{why}.", run.runbook));
+        batch.hurry(incident);
         batch.note_automation(incident, automation_line(&run.runbook, code, &who)).await?;
     }
     Ok(ActOutcome::done(code, text))

@@ -64,6 +64,7 @@ pub(super) async fn change(batch: &mut Batch<'_>, granted: &Granted, id: Inciden
             }
             batch.tell(id, kind, Some(&who), format!("{who} {text}."));
             crate::runs::supersede_waiting(batch, &incident).await?;
+            batch.hurry(id);
             batch.audit(&format!("principal:{who}"), verb, format!("incident:{id}"), AuditDecision::Allowed, code, json!({}));
             Ok(ActOutcome::done(code, format!("#{} is now {}.", incident.number, incident.state.as_str())))
         }

@@ -70,6 +70,7 @@ pub(super) async fn cancel(batch: &mut Batch<'_>, granted: &Granted, id: RunId) 
     batch.audit(&format!("principal:{who}"), "cancel", format!("run:{id}"), AuditDecision::Allowed, "cancelled", json!({}));
     if let Some(incident) = run.incident {
         batch.tell(incident, EntryKind::Run, Some(&who), format!("{who} cancelled {}.", run.runbook));
+        batch.hurry(incident);
         batch.note_automation(incident, format!("{} was cancelled by {who}", run.runbook)).await?;
     }
     Ok(ActOutcome::done("cancelled", format!("{} is cancelled.", run.runbook)))
