@@ -90,9 +90,10 @@ pub fn plan(
         on_failure: runbook.on_failure.clone(),
     };
     let must = match asked {
-        Asked::ByRoute(Mode::Approve | Mode::Suggest) => true,
+        Asked::ByRoute(Mode::Approve) => true,
         Asked::ByRoute(Mode::Auto | Mode::Observe) => plan.risk() == Risk::Destructive,
-        Asked::ByPerson => runbook.approval.is_some() || plan.risk() == Risk::Destructive,
+        // What is suggested is asked for by a person.
+        Asked::ByRoute(Mode::Suggest) | Asked::ByPerson => runbook.approval.is_some() || plan.risk() == Risk::Destructive,
     };
     if must {
         plan.approval = Some(runbook.approval.clone().ok_or_else(|| NoPlan::NoApprovers(runbook.name.clone()))?);

@@ -19,6 +19,8 @@ use crate::{Cx, on_act, on_alert, on_heartbeat};
 const BATCH: i64 = 500;
 /// Jobs claimed at once.
 const CLAIM: i64 = 64;
+/// Jobs under way at once in one process; the rest stay in the database, where others may take them.
+const MOST_AT_ONCE: usize = 128;
 /// How long a claim holds without renewal.
 const LEASE: SignedDuration = SignedDuration::from_secs(15);
 /// How often claims are renewed.
@@ -116,6 +118,10 @@ impl Worker {
 
     async fn jobs(self: Arc<Self>) {
         while !self.cx.wake.stopping() {
+            if self.tracker.len() >= MOST_AT_ONCE {
+                tokio::time::sleep(IDLE / 10).await;
+                continue;
+            }
             match self.cx.store.claim_jobs(CLAIM, LEASE).await {
                 Ok(rows) if rows.is_empty() => self.idle().await,
                 Ok(rows) => {

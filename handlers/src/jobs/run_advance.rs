@@ -28,9 +28,7 @@ impl Job for RunAdvance {
 
     async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {
         let id: RunId = field(row, "run")?;
-        advance(cx, id)
-            .instrument(tracing::info_span!("run", run.id = %id))
-            .await
+        advance(cx, id).instrument(tracing::info_span!("run", run.id = %id)).await
     }
 }
 
