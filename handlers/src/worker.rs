@@ -21,6 +21,8 @@ const BATCH: i64 = 500;
 const CLAIM: i64 = 64;
 /// Jobs under way at once in one process; the rest stay in the database, where others may take them.
 const MOST_AT_ONCE: usize = 128;
+/// How often a batch that lost to another worker is decided again before it is taken apart.
+const MOST_CLASHES: usize = 5;
 /// How long a claim holds without renewal.
 const LEASE: SignedDuration = SignedDuration::from_secs(15);
 /// How often claims are renewed.
@@ -180,23 +182,35 @@ impl Worker {
 
     /// Decides what waits in the inbox, in one transaction; one by one when that fails.
     async fn decide(&self) -> Result<usize, store::Error> {
-        let mut batch = Batch::begin(&self.cx).await?;
-        let events = batch.tx.claim_events(BATCH).await?;
-        if events.is_empty() {
-            return Ok(0);
-        }
-        let count = events.len();
-        match decide_all(batch, &events).await {
-            Ok(()) => Ok(count),
-            Err(error) => {
-                tracing::debug!(%error, events = count, "a batch failed: one by one");
-                drop(events);
-                self.decide_singly(count).await
+        let mut count = 0;
+        for _ in 0..MOST_CLASHES {
+            let mut batch = Batch::begin(&self.cx).await?;
+            let events = batch.tx.claim_events(BATCH).await?;
+            if events.is_empty() {
+                return Ok(0);
+            }
+            count = events.len();
+            match decide_all(batch, &events).await {
+                Ok(()) => return Ok(count),
+                Err(error) if is_clash(&error) => self.step_aside().await,
+                Err(error) => {
+                    tracing::debug!(%error, events = count, "a batch failed: one by one");
+                    break;
+                }
             }
         }
+        self.decide_singly(count).await
+    }
+
+    /// Lets the one who was faster finish, for a time that is not the same for two.
+    async fn step_aside(&self) {
+        metrics::counter!("watchkeeper_decision_clashes_total").increment(1);
+        let spread = u64::from(domain::id::uuid_at(self.cx.clock.now()).as_bytes()[15]) % 20;
+        tokio::time::sleep(Duration::from_millis(5 + spread)).await;
     }
 
     async fn decide_singly(&self, most: usize) -> Result<usize, store::Error> {
+        let mut clashes = 0;
         for done in 0..most {
             let mut batch = Batch::begin(&self.cx).await?;
             let Some(event) = batch.tx.claim_events(1).await?.into_iter().next() else { return Ok(done) };
@@ -204,6 +218,12 @@ impl Worker {
             if let Err(error) = decide_all(batch, std::slice::from_ref(&event)).await {
                 if matches!(error, store::Error::Unavailable(_)) {
                     return Err(error);
+                }
+                // Another worker was faster: that is no fault of the event, unless it goes on for ever.
+                if is_clash(&error) && clashes < MOST_CLASHES * 10 {
+                    clashes += 1;
+                    self.step_aside().await;
+                    continue;
                 }
                 let dead = self.cx.store.fail_event(seq, &error.to_string(), self.cx.clock.now()).await?;
                 tracing::error!(event.id = seq, %error, dead, "an event could not be handled");
@@ -299,6 +319,11 @@ impl Worker {
             tracing::warn!(%error, "a job could not be buried: it will be carried out again");
         }
     }
+}
+
+/// Two workers decided about the same thing: the one who lost decides again.
+fn is_clash(error: &store::Error) -> bool {
+    matches!(error, store::Error::Conflict | store::Error::Retry)
 }
 
 async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {

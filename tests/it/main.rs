@@ -1,8 +1,30 @@
 //! The one integration test: every file beside this one is a module of it, so that it links once.
 
 #[cfg(test)]
+mod alertmanager;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod clicks;
+#[cfg(test)]
+mod console;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod discord;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod nats;
+#[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod postgres;
 #[cfg(test)]
 mod slack;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod workers;

@@ -313,6 +313,36 @@ async fn replicas_share_the_lanes() {
     assert!(by_alert.len() == 200 && by_alert.values().all(|seqs| seqs.len() == 3 && seqs.is_sorted()));
 }
 
+/// Two replicas, each behind one of a pair of Alertmanagers: the same alerts, in other orders, at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_meet_one_event_each() {
+    let world = World::new(crate::Backend::Postgres).await;
+    let stores = [world.open("a").await, world.open("b").await];
+    let at = world.now();
+    for round in 0..10 {
+        let mut senders = Vec::new();
+        for (n, store) in stores.iter().enumerate() {
+            let store = store.clone();
+            senders.push(tokio::spawn(async move {
+                let mut names: Vec<String> = (0..50).map(|alert| format!("{round}-{alert}")).collect();
+                if n == 1 {
+                    names.reverse();
+                }
+                let sightings = names.iter().map(|name| sighting(name, Firing, at)).collect();
+                let accepted = store.accept(delivery("am", sightings, at)).await.unwrap();
+                let seqs: BTreeMap<String, i64> = names.into_iter().zip(accepted.seqs).collect();
+                (seqs, accepted.repeats)
+            }));
+        }
+        let (first, second) = (senders.remove(0).await.unwrap(), senders.remove(0).await.unwrap());
+        assert_eq!((first.0, first.1 + second.1), (second.0, 50));
+    }
+    assert_eq!(stores[0].read().await.unwrap().events_since(0, 1000).await.unwrap().len(), 500);
+    // Who was heard twice before it was handled has one row, or two where both replicas stored at the same moment.
+    let handled = handle_all(&stores[1]).await.len();
+    assert!((500..=1000).contains(&handled), "{handled}");
+}
+
 /// Keeps every delivery from being stored until it is opened.
 struct Blocked(Tx);
 

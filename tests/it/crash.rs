@@ -1,0 +1,219 @@
+//! `kill -9` of the real server: nothing accepted is lost, runs go on at the right step, and what was under way is never done twice.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use harness::eventually;
+use harness::world::{Alert, Plan, SOON, World, body};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+/// How often the server is killed under load. Twenty rounds of a second each, with their restarts, stay within a minute.
+const ROUNDS: u64 = 20;
+/// Deliveries a second while it is up.
+const RATE: u64 = 200;
+
+fn plan() -> anyhow::Result<Plan> {
+    Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_answered_is_there_after_every_kill() -> anyhow::Result<()> {
+    let mut world = plan()?.start().await?;
+    let mut kept = BTreeSet::new();
+    for round in 0..ROUNDS {
+        if round > 0 {
+            world.start().await?;
+        }
+        let load = Load::start(&world, round);
+        load.answered(20).await?;
+        // At another moment of whatever it does in each round.
+        tokio::time::sleep(Duration::from_millis(round * 137 % 600)).await;
+        world.kill9()?;
+        kept.extend(load.stop().await?);
+    }
+    world.start().await?;
+    let mut stored = BTreeSet::new();
+    for event in world.all("/events", "after").await? {
+        let twice = !stored.insert(event["payload"]["labels"]["delivery"].as_str().unwrap_or_default().to_owned());
+        ensure!(!twice, "an event is there twice: {event:#}");
+    }
+    let lost: Vec<&String> = kept.difference(&stored).collect();
+    ensure!(lost.is_empty(), "{} of {} deliveries that were answered are lost: {lost:?}", lost.len(), kept.len());
+    // And each of them has been decided: it is an alert of its incident.
+    eventually(SOON, async || {
+        let incidents = world.incidents().await?;
+        ensure!(incidents.len() == 1, "there are {} incidents", incidents.len());
+        let (total, active) = (&incidents[0]["alerts_total"], &incidents[0]["alerts_active"]);
+        ensure!(total == stored.len() && active == stored.len(), "{total} alerts, {active} active, of {} events", stored.len());
+        Ok(())
+    })
+    .await
+}
+
+/// Deliveries at a steady rate, each with an alert of its own.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<Mutex<Vec<String>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Load {
+    fn start(world: &World, round: u64) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let url = format!("{}/api/v1/webhooks/alertmanager/am", world.url());
+        let (http, token) = (world.http().clone(), world.source_token());
+        let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&answered));
+        let task = tokio::spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_micros(1_000_000 / RATE));
+            let mut posts = tokio::task::JoinSet::new();
+            let mut number = 0;
+            while !stopped.load(Ordering::SeqCst) {
+                every.tick().await;
+                let name = format!("{round}-{number}");
+                number += 1;
+                let alert = Alert::new("Flood").label("delivery", &name);
+                let post = http.post(&url).bearer_auth(token).json(&body(&[alert]));
+                let kept = Arc::clone(&kept);
+                posts.spawn(async move {
+                    if post.send().await.is_ok_and(|answer| answer.status().is_success()) {
+                        kept.lock().unwrap().push(name);
+                    }
+                });
+            }
+            posts.join_all().await;
+        });
+        Self { stop, answered, task }
+    }
+
+    /// Waits until so many were answered.
+    async fn answered(&self, count: usize) -> anyhow::Result<()> {
+        eventually(SOON, async || {
+            let answered = self.answered.lock().unwrap().len();
+            ensure!(answered >= count, "{answered} deliveries were answered");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stop(self) -> anyhow::Result<Vec<String>> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await?;
+        let answered = std::mem::take(&mut *self.answered.lock().unwrap());
+        Ok(answered)
+    }
+}
+
+/// A plan whose default runbook has these steps and runs by itself.
+fn automatic(plan: &mut Plan, steps: &Value) {
+    plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
+    plan.merge(json!({ "runbooks": { "restart-service": { "steps": steps, "verify": null } } }));
+}
+
+#[tokio::test]
+async fn a_killed_server_goes_on_at_the_step_where_it_was() -> anyhow::Result<()> {
+    let mut plan = plan()?;
+    let ledger = plan.ledger()?;
+    let write = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": ledger.program, "args": [word] } });
+    let look = json!({
+        "id": "gate", "uses": "http.check", "with": { "target": "demo" }, "retry": { "attempts": 20, "delay": "500ms", "max_delay": "500ms" },
+    });
+    let pause = json!({ "id": "pause", "uses": "wait", "with": { "for": "1s" } });
+    automatic(&mut plan, &json!([write("one"), look, write("two"), pause, write("three")]));
+    let mut world = plan.start().await?;
+    world.service_is(true).await?;
+    // The gate is closed for as long as the service is down, and a server that starts starts the service too.
+    world.kill_service()?;
+    world.send(&[Alert::service_down()]).await?;
+    wait_for(&world, "gate", 2).await?;
+    world.kill9()?;
+    assert_eq!(ledger.lines(), ["one"]);
+
+    world.start().await?;
+    let ready = Instant::now();
+    eventually(Duration::from_secs(5), async || {
+        ensure!(ledger.lines() == ["one", "two"], "{:?}", ledger.lines());
+        Ok(())
+    })
+    .await?;
+    // Once more, in the middle of a step that only waits.
+    world.kill9()?;
+    world.start().await?;
+    let run = world.run_in("succeeded", SOON).await?;
+    assert_eq!(ledger.lines(), ["one", "two", "three"], "after {:?}", ready.elapsed());
+    for step in ["one", "two", "three"] {
+        let tried = run["attempts"].as_array().unwrap().iter().filter(|attempt| attempt["step"] == step);
+        assert_eq!(tried.count(), 1, "{step} was carried out again");
+    }
+    assert_eq!(world.service_pids().len(), 1);
+    Ok(())
+}
+
+/// Waits until a step was attempted so often.
+async fn wait_for(world: &World, step: &str, times: usize) -> anyhow::Result<()> {
+    eventually(SOON, async || {
+        let runs = world.runs().await?;
+        ensure!(runs.len() == 1, "there are {} runs", runs.len());
+        let run = world.get(&format!("/runs/{}", runs[0]["id"].as_str().unwrap_or_default())).await?;
+        let tried = run["attempts"].as_array().into_iter().flatten().filter(|attempt| attempt["step"] == step).count();
+        ensure!(tried >= times, "{step} was tried {tried} times");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_step_that_was_under_way_is_not_done_again_and_its_target_stays_locked() -> anyhow::Result<()> {
+    let mut plan = plan()?;
+    let ledger = plan.ledger()?;
+    let step = json!({ "id": "slow", "uses": "command", "with": { "program": ledger.program, "args": ["sleep", "20"], "target": "demo" } });
+    automatic(&mut plan, &json!([step]));
+    let second = json!({
+        "name": "second", "match": ["alertname=\"Second\""], "incident": {},
+        "remedy": { "runbook": "second", "mode": "auto" },
+    });
+    plan.config["routes"].as_array_mut().unwrap().push(second);
+    let write = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": ["second"], "target": "demo" } });
+    plan.merge(json!({ "runbooks": { "second": { "approval": { "roles": ["sre"] }, "steps": [write] } } }));
+    let mut world = plan.start().await?;
+    world.service_is(true).await?;
+    let children = world.service_pids();
+    world.send(&[Alert::service_down()]).await?;
+    eventually(SOON, async || {
+        ensure!(ledger.lines() == ["sleep 20"], "{:?}", ledger.lines());
+        Ok(())
+    })
+    .await?;
+    world.kill9()?;
+    world.start().await?;
+    assert_eq!(world.service_pids(), children, "the supervised child is adopted");
+    let run = world.run_in("unknown", SOON).await?;
+    let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+    assert_eq!(attempts, ["unknown"]);
+
+    // Nothing else touches its target before a person has looked.
+    world.send(&[Alert::new("Second")]).await?;
+    let held = state_of(&world, "second", "held").await?;
+    ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
+    let id = run["run"]["id"].as_str().unwrap();
+    let answer = world.call("ben", Method::POST, &format!("/runs/{id}/cancel"), None).await?;
+    ensure!(answer.status.is_success(), "{answer:?}");
+    state_of(&world, "second", "succeeded").await?;
+    assert_eq!(ledger.lines(), ["sleep 20", "second"]);
+    Ok(())
+}
+
+/// The run of a runbook, once it is in this state.
+async fn state_of(world: &World, runbook: &str, state: &str) -> anyhow::Result<Value> {
+    eventually(SOON, async || {
+        let runs = world.runs().await?;
+        let run = runs.iter().find(|run| run["runbook"] == runbook);
+        let run = run.ok_or_else(|| anyhow::anyhow!("there is no run of {runbook}"))?;
+        ensure!(run["state"] == state, "{runbook} is {}", run["state"]);
+        Ok(run.clone())
+    })
+    .await
+}
