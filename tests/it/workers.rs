@@ -88,7 +88,6 @@ async fn agree(stores: &[Store], clock: &ManualClock) -> anyhow::Result<()> {
 /// What an alert goes through, and how it must end.
 struct Life {
     fingerprint: String,
-    service: String,
     recorded: bool,
     fires: bool,
     heard: Vec<Sighting>,
@@ -100,23 +99,23 @@ fn lives(now: Timestamp) -> Vec<Life> {
     let life = |n: usize| {
         let begin = now - SignedDuration::from_secs(3_600 - i64::try_from(random.below(600)).unwrap_or(0));
         let at = |minutes: i64| begin + SignedDuration::from_mins(minutes);
-        let recorded = n % RECORDED == 0;
+        let recorded = n.is_multiple_of(RECORDED);
         let service = format!("service-{}", n % SERVICES);
         let seen =
             |status: Status, starts_at: Timestamp, ends_at: Option<Timestamp>| sighting(n, &service, recorded, status, starts_at, ends_at);
         let mut heard = vec![seen(Status::Firing, at(0), None), seen(Status::Resolved, at(0), Some(at(10)))];
-        let again = n % 7 != 0;
+        let again = !n.is_multiple_of(7);
         if again {
             heard.push(seen(Status::Firing, at(20), None));
         }
-        let over = again && n % 11 == 0;
+        let over = again && n.is_multiple_of(11);
         if over {
             heard.push(seen(Status::Resolved, at(20), Some(at(30))));
         }
         // The oracle: it fires if its last start is later than its last end.
         let last = |status: Status, of: fn(&Sighting) -> Timestamp| heard.iter().filter(|one| one.status == status).map(of).max();
         let fires = last(Status::Firing, |one| one.starts_at) > last(Status::Resolved, |one| one.ends_at.unwrap_or(Timestamp::MIN));
-        Life { fingerprint: heard[0].fingerprint.clone(), service, recorded, fires, heard }
+        Life { fingerprint: heard[0].fingerprint.clone(), recorded, fires, heard }
     };
     (0..ALERTS).map(life).collect()
 }
