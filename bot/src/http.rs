@@ -91,7 +91,7 @@ fn said(error: reqwest::Error) -> String {
     text
 }
 
-/// Counts a call by how it ended.
+/// Counts a call by how it ended. The limits that an outbox met are counted by the outbox.
 pub(crate) fn count<T>(platform: &'static str, method: &'static str, outcome: &Result<T, ChatError>) {
     let word = match outcome {
         Ok(_) => "ok",
@@ -102,7 +102,4 @@ pub(crate) fn count<T>(platform: &'static str, method: &'static str, outcome: &R
         Err(ChatError::Refused(_)) => "refused",
     };
     metrics::counter!("watchkeeper_chat_requests_total", "platform" => platform, "method" => method, "outcome" => word).increment(1);
-    if word == "rate_limited" {
-        metrics::counter!("watchkeeper_chat_rate_limited_total", "platform" => platform).increment(1);
-    }
 }

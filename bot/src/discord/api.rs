@@ -19,6 +19,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Discord's error codes that decide something (its documentation, "JSON Error Codes").
 pub(super) mod code {
     pub(crate) const UNKNOWN_CHANNEL: u64 = 10_003;
+    pub(crate) const UNKNOWN_GUILD: u64 = 10_004;
     pub(crate) const UNKNOWN_MESSAGE: u64 = 10_008;
     pub(crate) const UNKNOWN_WEBHOOK: u64 = 10_015;
     pub(crate) const UNKNOWN_INTERACTION: u64 = 10_062;
@@ -118,6 +119,7 @@ fn refusal(call: &Call<'_>, answer: &Answer) -> Failed {
         (_, code::UNKNOWN_WEBHOOK | code::UNKNOWN_INTERACTION | code::INVALID_WEBHOOK_TOKEN) => ChatError::Gone(format!("{what}: fifteen minutes are over")),
         (401, _) => advise("the bot token is not valid (any more): reset it and set `discord.bot_token`"),
         (_, code::UNKNOWN_CHANNEL) => advise("check the channel's id, and that the bot was invited into its server"),
+        (_, code::UNKNOWN_GUILD) => advise("invite the bot into the server, and check `discord.guild_id`"),
         (403, code::MISSING_ACCESS) => advise("the bot cannot see the channel: let its role view it"),
         (403, code::MISSING_PERMISSIONS) => advise("its role lacks a permission: deploy/discord/README.md lists them"),
         (403, _) => advise("the bot may not do this: compare its role's permissions with deploy/discord/README.md"),

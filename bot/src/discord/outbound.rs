@@ -70,8 +70,7 @@ impl Chat for Discord {
     }
 
     async fn probe(&self) -> Result<String, ChatError> {
-        let call = Call { name: "application", method: Method::GET, path: "/applications/@me".to_owned(), as_bot: true, repeatable: true, body: None };
-        let answer = self.api.call(call).await.map_err(|failed| failed.error)?;
+        let answer = self.read("application", "/applications/@me".to_owned()).await?;
         let me: Me = serde_json::from_slice(&answer).map_err(|error| ChatError::Retry(format!("Discord's application cannot be read: {error}")))?;
         if me.id != self.application_id {
             let (theirs, ours) = (&me.id, &self.application_id);
@@ -80,6 +79,7 @@ impl Chat for Discord {
         if me.verify_key.is_some_and(|theirs| !self.key.is(&theirs)) {
             return Err(ChatError::Refused("the application has another public key: set `discord.public_key` from its General Information".to_owned()));
         }
+        self.read("guild", format!("/guilds/{}", self.guild_id)).await?;
         Ok(format!("Discord application {} on server {}", clean_line(&me.name, 100), self.guild_id))
     }
 }
@@ -95,6 +95,11 @@ impl Discord {
         let posted: Posted = serde_json::from_slice(&answer)
             .map_err(|error| wrong(ChatError::Ambiguous(format!("Discord's answer to create_message cannot be read: {error}"))))?;
         Ok(Place { channel: channel.to_owned(), message: posted.id })
+    }
+
+    async fn read(&self, name: &'static str, path: String) -> Result<bytes::Bytes, ChatError> {
+        let call = Call { name, method: Method::GET, path, as_bot: true, repeatable: true, body: None };
+        self.api.call(call).await.map_err(|failed| failed.error)
     }
 
     async fn open_thread(&self, at: &Place) -> Result<(), ChatError> {

@@ -22,6 +22,8 @@ use crate::testing::{Known, Memory, STATES, approval, card, filled_with, hostile
 mod gateway;
 mod inbound;
 mod outbound;
+mod reading;
+mod sent;
 
 const OPS: &str = "1100000000000000201";
 const ANN: &str = "1100000000000000401";

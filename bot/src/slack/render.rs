@@ -126,12 +126,12 @@ fn asked(card: &Card) -> Vec<SlackBlock> {
         blocks.push(SlackActionsBlock::new(buttons).into());
     }
     if !card.links.is_empty() {
-        let link = |(name, address): &(String, String)| {
+        let link = |(index, (name, address)): (usize, &(String, String))| {
             let label = if name.is_empty() { address } else { name };
             let link = SlackRichTextLink::new(address.as_str().into()).with_text(label.clone());
-            [link.into(), leaf("   ")]
+            (index > 0).then(|| leaf(" · ")).into_iter().chain([link.into()])
         };
-        blocks.push(rich(vec![section(card.links.iter().flat_map(link).collect())]));
+        blocks.push(rich(vec![section(card.links.iter().enumerate().flat_map(link).collect())]));
     }
     let times = format!("{} · opened {} · updated {}", card.state.as_str(), token(card.opened_at), token(card.updated_at));
     let times = SlackBlockMarkDownText::new(times).with_verbatim(true);

@@ -20,6 +20,8 @@ use crate::testing::{Known, Memory, STATES, approval, card, filled_with, hostile
 
 mod inbound;
 mod outbound;
+mod reading;
+mod sent;
 
 const OPS: &str = "C0OPS0001";
 const ANN: &str = "U0ANN0001";
