@@ -210,7 +210,8 @@ targets:
     args: [demo-service, --listen, "127.0.0.1:{port}"]
     health_url: "http://127.0.0.1:{port}/health"
 routes:
-  - match: ['alertname="ServiceDown"']
+  - name: service-down
+    match: ['alertname="ServiceDown"']
     incident: {{ group_by: [alertname, service], severity: P1 }}
     remedy: {{ runbook: restart-service, with: {{ target: '{{{{ labels.service }}}}' }}, mode: approve }}
 runbooks:
