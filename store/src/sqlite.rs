@@ -1,10 +1,14 @@
 //! SQLite: one file, one process, one writer, a few readers beside it.
 
+use std::fs::File;
 use std::ops::{Deref, DerefMut};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
@@ -26,7 +30,7 @@ pub(crate) struct SqliteFile {
     readers: SqlitePool,
     _checkpoints: Checkpoints,
     /// Held as long as the store is: one process per file.
-    _lock: std::fs::File,
+    _lock: File,
     /// A file that goes with the store.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -63,9 +67,9 @@ impl SqliteFile {
         };
         let path = temporary.as_ref().map_or_else(|| PathBuf::from(path), |dir| dir.path().join("store.db"));
         let lock = lock(&path).await?;
+        private(&path)?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(if temporary.is_some() { SqliteSynchronous::Off } else { SqliteSynchronous::Full })
             .busy_timeout(Duration::from_secs(5))
@@ -86,8 +90,7 @@ impl SqliteFile {
             Arc::clone(&gate),
             written.clone(),
         );
-        let reading =
-            options.read_only(true).create_if_missing(false).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}"));
+        let reading = options.read_only(true).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}"));
         let readers = SqlitePoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(2))
@@ -183,25 +186,27 @@ impl DerefMut for SqliteTx {
 }
 
 /// Takes the file beside the database that says whose it is. An earlier owner in this process may need a moment to let go.
-async fn lock(database: &Path) -> Result<std::fs::File, Error> {
+async fn lock(database: &Path) -> Result<File, Error> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
-    let path = PathBuf::from(path);
-    let cannot = |error: &dyn std::fmt::Display| {
-        Error::Config(format!("cannot open {}: {error}; the store's folder must exist and be writable", path.display()))
-    };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(|error| cannot(&error))?;
+    let file = private(Path::new(&path))?;
     for _ in 0..40 {
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(50)).await,
-            Err(error) => return Err(cannot(&error)),
+            Err(Errno::WOULDBLOCK) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) => return Err(Error::Config(format!("cannot lock {}: {error}", database.display()))),
         }
     }
     Err(Error::Config(format!(
         "another Watchkeeper has {} open: SQLite serves one process; stop the other one, or use PostgreSQL for several",
         database.display()
     )))
+}
+
+/// Opens or makes a file that is its owner's alone: alerts can hold secrets. SQLite makes its other files like the database.
+fn private(path: &Path) -> Result<File, Error> {
+    let opened = File::options().create(true).append(true).mode(0o600).open(path);
+    opened.map_err(|error| Error::Config(format!("cannot open {}: {error}; the store's folder must exist and be writable", path.display())))
 }
 
 async fn check_version(conn: &mut SqliteConnection) -> Result<(), Error> {

@@ -170,6 +170,19 @@ async fn a_second_process_on_the_file_is_refused() {
     world.open("b").await;
 }
 
+#[tokio::test]
+async fn sqlites_files_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new(Backend::Sqlite).await;
+    let store = world.open("a").await;
+    store.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap();
+    let path = world.options("a").url.strip_prefix("sqlite:").unwrap().to_owned();
+    for file in ["", "-wal", "-shm", ".lock"] {
+        let mode = std::fs::metadata(format!("{path}{file}")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
 /// What is done for every event must not grow with what is stored.
 #[tokio::test]
 async fn sqlite_finds_alerts_and_incidents_by_index() {
