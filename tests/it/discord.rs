@@ -32,7 +32,9 @@ async fn main_job(discord: &FakeDiscord, world: &World, target: Target) -> anyho
     world.send(&[alert.resolved()]).await?;
     discord.wait_until(&card, |card| card.visible_text().contains("closed") && card.buttons().is_empty(), SOON).await?;
     ensure!(discord.channel("ops").messages().len() == 1, "one card, edited in place");
-    ensure!(discord.refused().is_empty(), "{:#?}", discord.refused());
+    // A thread that is not there yet is found out by asking.
+    let refused: Vec<_> = discord.refused().into_iter().filter(|seen| seen.status != 404).collect();
+    ensure!(refused.is_empty(), "{refused:#?}");
     Ok(())
 }
 
@@ -51,4 +53,36 @@ async fn by_the_gateway() -> anyhow::Result<()> {
     let world = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.discord(&discord, true)?.start().await?;
     discord.wait_for_sessions(1, SOON).await?;
     main_job(&discord, &world, Target::Gateway).await
+}
+
+#[tokio::test]
+async fn taken_denied_with_a_reason_asked_for_and_resolved() -> anyhow::Result<()> {
+    let discord = FakeDiscord::start(Config::default()).await?;
+    let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.discord(&discord, false)?;
+    plan.merge(serde_json::json!({ "incidents": { "reopen_within": "30m", "close_after": "24h" } }));
+    let world = plan.start().await?;
+    world.service_is(true).await?;
+    let before = world.service_pids();
+    let door = Target::from(format!("{}/discord/interactions", world.url()).as_str());
+    let ben = discord.config().users[1].id.clone();
+    world.send(&[Alert::service_down()]).await?;
+    let card = card_with(&discord, "Deny").await?;
+
+    let asked = discord.click(&ben, &card, "Deny", door.clone()).await?;
+    let modal = asked.interaction.modal().ok_or_else(|| anyhow::anyhow!("a denial asks for its reason"))?;
+    let field = modal.inputs.first().map(|(_, id, _)| id.clone()).unwrap_or_default();
+    discord.submit_modal(&ben, &modal, &[(&field, "not during the sale")], door.clone()).await?;
+    let card = discord.wait_until(&card, |card| card.visible_text().contains("not during the sale"), SOON).await?;
+    world.run_in("refused", SOON).await?;
+    assert_eq!(world.service_pids(), before, "nothing was restarted");
+
+    discord.click(&ben, &card, "Acknowledge", door.clone()).await?;
+    let card = card_with(&discord, "Unacknowledge").await?;
+    discord.click(&ben, &card, "Run restart-service", door.clone()).await?;
+    let card = card_with(&discord, "Approve").await?;
+    ensure!(card.visible_text().contains("ben"), "{}", card.visible_text());
+    discord.click(&ben, &card, "Resolve", door).await?;
+    discord.wait_until(&card, |card| card.buttons().iter().any(|button| button.label == "Reopen"), SOON).await?;
+    world.incident_in(1, "resolved", SOON).await?;
+    Ok(())
 }

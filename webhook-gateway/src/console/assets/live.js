@@ -53,18 +53,13 @@
 
   localise();
   if (!document.body.dataset.live) return;
-  let lost = false;
   const source = new EventSource("/live");
   source.addEventListener("open", () => {
     say("on", "live");
-    // What changed while the connection was away is only known to the server.
-    if (lost) refresh();
-    lost = false;
+    // What changed since the page was drawn, or while the connection was away, was told to nobody.
+    refresh();
   });
-  source.addEventListener("error", () => {
-    lost = true;
-    say("off", "reconnecting");
-  });
+  source.addEventListener("error", () => say("off", "reconnecting"));
   source.addEventListener("incident", refresh);
   source.addEventListener("missed", refresh);
   setInterval(refresh, 30000);
