@@ -14,9 +14,43 @@ const BURST: f64 = 10.0;
 /// messages in five seconds and channel.
 const RATE: f64 = 0.8;
 
+/// Edits of one card without a wait, after it was left alone for a while: what a person's press leads to is seen at once.
+const EDITS_AT_ONCE: u32 = 3;
+/// The wait before the next one; it doubles for as long as the card goes on changing.
+const FIRST_GAP: SignedDuration = SignedDuration::from_secs(1);
+/// Doublings of the wait: never more than eight seconds.
+const MOST_DOUBLINGS: u32 = 3;
+/// Cards remembered: those that were not touched of late are forgotten.
+const MOST_CARDS: usize = 10_000;
+
 /// What may be called when.
 #[derive(Debug, Default)]
-pub(crate) struct Pace(Mutex<HashMap<String, Bucket>>);
+pub(crate) struct Pace {
+    platforms: Mutex<HashMap<String, Bucket>>,
+    cards: Mutex<HashMap<String, Edits>>,
+}
+
+/// How often a card was drawn lately.
+#[derive(Clone, Copy, Debug)]
+struct Edits {
+    last: Timestamp,
+    count: u32,
+}
+
+impl Edits {
+    /// How long after the last drawing the next one may be.
+    fn gap(self) -> SignedDuration {
+        match self.count.checked_sub(EDITS_AT_ONCE) {
+            Some(doublings) => FIRST_GAP * (1 << doublings.min(MOST_DOUBLINGS)),
+            None => SignedDuration::ZERO,
+        }
+    }
+
+    /// Whether the card was left alone for so long that it starts afresh.
+    fn rested(self, now: Timestamp) -> bool {
+        now.duration_since(self.last) >= (self.gap() * 2).max(FIRST_GAP * 2)
+    }
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -29,7 +63,7 @@ struct Bucket {
 impl Pace {
     /// Takes a turn for a call of `platform`, or says when to ask again. The last turn is kept for what is urgent: a person waits for it.
     pub(crate) fn take(&self, platform: &str, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: BURST, at: now, closed_until: None });
         if let Some(until) = bucket.closed_until.filter(|until| *until > now) {
             return Err(until);
@@ -46,9 +80,25 @@ impl Pace {
         Err(now + wait)
     }
 
+    /// Takes a turn for drawing a card, or says when to ask again: ten thousand alerts change it for seconds, and are a handful of edits.
+    pub(crate) fn draw(&self, card: &str, now: Timestamp) -> Result<(), Timestamp> {
+        let mut cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = cards.get(card).copied().filter(|edits| !edits.rested(now));
+        if let Some(edits) = before
+            && now < edits.last + edits.gap()
+        {
+            return Err(edits.last + edits.gap());
+        }
+        if before.is_none() && cards.len() >= MOST_CARDS {
+            cards.retain(|_, edits| !edits.rested(now));
+        }
+        cards.insert(card.to_owned(), Edits { last: now, count: before.map_or(0, |edits| edits.count) + 1 });
+        Ok(())
+    }
+
     /// The platform says to wait: nobody calls it until then.
     pub(crate) fn close(&self, platform: &str, until: Timestamp) {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: 1.0, at: until, closed_until: None });
         bucket.closed_until = bucket.closed_until.max(Some(until));
         bucket.tokens = bucket.tokens.min(1.0);
@@ -73,6 +123,18 @@ mod tests {
         assert_eq!(next, at(1250));
         assert!(pace.take("slack", true, next).is_ok());
         assert!(pace.take("discord", false, at(0)).is_ok(), "platforms do not wait for each other");
+    }
+
+    #[test]
+    fn a_card_that_goes_on_changing_is_drawn_less_and_less_often() {
+        let pace = Pace::default();
+        let drawn: Vec<i64> = (0..20_000).step_by(10).filter(|millis| pace.draw("one", at(*millis)).is_ok()).collect();
+        assert_eq!(drawn, [0, 10, 20, 1_020, 3_020, 7_020, 15_020]);
+        assert!(pace.draw("two", at(15_020)).is_ok(), "cards do not wait for each other");
+        assert_eq!(pace.draw("one", at(20_000)), Err(at(23_020)));
+        for millis in [31_020, 31_030, 31_040] {
+            assert!(pace.draw("one", at(millis)).is_ok(), "it was left alone");
+        }
     }
 
     #[test]

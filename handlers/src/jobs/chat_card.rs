@@ -38,10 +38,12 @@ impl Job for ChatCard {
         let posted = tx.card(id, &name).await?;
         drop(tx);
         let urgent = !card.state.is_open() || card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some());
-        if posted.as_ref().is_none_or(|post| post.posted_version < card.version)
-            && let Err(at) = cx.wake.pace.take(&channel.platform, urgent, cx.clock.now())
-        {
-            return Ok(Done::Again(at));
+        if posted.as_ref().is_none_or(|post| post.posted_version < card.version) {
+            let now = cx.clock.now();
+            let turn = cx.wake.pace.draw(&row.key, now).and_then(|()| cx.wake.pace.take(&channel.platform, urgent, now));
+            if let Err(at) = turn {
+                return Ok(Done::Again(at));
+            }
         }
         match posted {
             Some(CardPost { posted_version, .. }) if posted_version >= card.version => Ok(Done::Finished),
