@@ -121,7 +121,7 @@ async fn a_killed_server_goes_on_at_the_step_where_it_was() -> anyhow::Result<()
     let look = json!({
         "id": "gate", "uses": "http.check", "with": { "target": "demo" }, "retry": { "attempts": 20, "delay": "500ms", "max_delay": "500ms" },
     });
-    let pause = json!({ "id": "pause", "uses": "wait", "with": { "for": "1s" } });
+    let pause = json!({ "id": "pause", "uses": "wait", "with": { "for": "3s" } });
     automatic(&mut plan, &json!([write("one"), look, write("two"), pause, write("three")]));
     let mut world = plan.start().await?;
     world.service_is(true).await?;
@@ -140,6 +140,7 @@ async fn a_killed_server_goes_on_at_the_step_where_it_was() -> anyhow::Result<()
     })
     .await?;
     // Once more, in the middle of a step that only waits.
+    wait_for(&world, "pause", 1).await?;
     world.kill9()?;
     world.start().await?;
     let run = world.run_in("succeeded", SOON).await?;
