@@ -61,7 +61,7 @@ async fn agree(stores: &[Store]) -> anyhow::Result<()> {
     // All is heard at one moment: how late something is must not depend on how busy this machine is.
     let now = SystemClock.now();
     let lives = lives(now);
-    let workers: Vec<(Arc<Wake>, tokio::task::JoinHandle<()>)> = stores.iter().map(|store| worker(store)).collect::<Result<_, _>>()?;
+    let workers: Vec<(Arc<Wake>, tokio::task::JoinHandle<()>)> = stores.iter().map(worker).collect::<Result<_, _>>()?;
     let mut heard: Vec<Sighting> = lives.iter().flat_map(|life| life.heard.clone()).collect();
     shuffle(&mut heard);
     let shares: Vec<Vec<Sighting>> = heard.chunks(heard.len().div_ceil(stores.len())).map(<[_]>::to_vec).collect();
