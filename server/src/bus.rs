@@ -159,8 +159,12 @@ impl Bus {
         for (index, event) in events.iter_mut().enumerate() {
             event.key = domain::canonical::ContentKey::of(&[b"nats", delivery_id.as_bytes(), &index.to_be_bytes()]);
         }
+        let count = events.len() as u64;
         let delivery = Delivery { source: source.to_owned(), events, raw: message.payload.clone(), received_at: now };
-        self.store.accept(delivery).await?;
+        let repeats = self.store.accept(delivery).await?.repeats;
+        let labels = [("source", source.to_owned())];
+        metrics::counter!("watchkeeper_events_received_total", &labels).increment(count);
+        metrics::counter!("watchkeeper_events_deduplicated_total", &labels).increment(u64::from(repeats));
         message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))
     }
 

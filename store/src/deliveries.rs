@@ -1,6 +1,6 @@
 //! A delivery as rows: what is new, what is a repeat, and what of it waits to be handled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use domain::canonical::ContentKey;
@@ -11,6 +11,9 @@ use domain::inbox::{Accepted, InboxError};
 use crate::codec::{clean, micros};
 use crate::tx::{exec_rows, on, rows, rows_of};
 use crate::{Error, Tx};
+
+/// Among so many waiting rows an earlier one of a chain is looked for, so that a repeat costs no more when very much waits.
+const RECENT: i64 = 65_536;
 
 /// A delivery as rows, made by whoever brings it, so that the one writer only writes.
 #[derive(Debug)]
@@ -189,18 +192,21 @@ impl Tx {
         Ok(by_key(found))
     }
 
-    /// The last waiting row of each chain. On PostgreSQL a row that somebody has claimed does not count: what it will become is not seen yet.
+    /// The last waiting row of each chain, as far as it is among the newest [`RECENT`]. On PostgreSQL a row that somebody has claimed does not
+    /// count: what it will become is not seen yet. One that is missed makes a row too many, which costs a little work.
     async fn chain_ends(&mut self, rows: &[&Row]) -> Result<HashMap<i64, Last>, Error> {
-        let mut chains: Vec<i64> = rows.iter().filter(|row| !row.person).map(|row| row.chain).collect();
-        chains.sort_unstable();
-        chains.dedup();
-        let lock = self.lock(" for update skip locked");
+        let chains: BTreeSet<(i64, i64)> = rows.iter().filter(|row| !row.person).map(|row| (row.lane, row.chain)).collect();
+        let chains: Vec<(i64, i64)> = chains.into_iter().collect();
+        let lock = self.lock(" for update of q skip locked");
         let found: Vec<(i64, i64, i64)> = rows_of!(
             self,
-            "select chain, id, event_seq from queue q where chain in (",
+            "select q.chain, q.id, q.event_seq from queue q join (select max(w.id) as id from (",
             chains,
-            |b, chain| b.push_bind(chain),
-            format!(") and id = (select max(l.id) from queue l where l.chain = q.chain){lock}")
+            |b, chain| b.push_bind(chain.0).push_bind(chain.1),
+            format!(
+                ") k join queue w on w.lane = k.column1 and w.chain = k.column2 and w.id > (select max(id) from queue) - {RECENT} \
+                 group by w.chain) l on q.id = l.id{lock}"
+            )
         );
         Ok(found.into_iter().map(|(chain, id, seq)| (chain, Last::Stored { id, seq })).collect())
     }

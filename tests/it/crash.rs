@@ -22,6 +22,7 @@ fn plan() -> anyhow::Result<Plan> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_is_there_after_every_kill() -> anyhow::Result<()> {
+    let _alone = crate::storm::ALONE.lock().await;
     let mut world = plan()?.start().await?;
     let mut kept = BTreeSet::new();
     for round in 0..ROUNDS {

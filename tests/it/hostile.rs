@@ -38,7 +38,7 @@ const SEEDS: [&str; 25] = [
 
 fn values() -> Vec<String> {
     let variants: [fn(&str) -> String; 4] =
-        [str::to_owned, |s| format!("x {s}"), |s| format!("{s}{s}"), |s| format!("{s} {}", "A".repeat(100_000 / 25))];
+        [str::to_owned, |s| format!("x {s}"), |s| format!("{s}{s}"), |s| format!("{s} {}", "A".repeat(100_000))];
     SEEDS.iter().flat_map(|seed| variants.map(|variant| variant(seed))).collect()
 }
 

@@ -42,6 +42,7 @@ routes:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_workers_on_sqlite_agree_with_the_oracle() -> anyhow::Result<()> {
+    let _alone = crate::storm::ALONE.lock().await;
     let dir = temp_dir("workers")?;
     let store = open(&format!("sqlite:{}", dir.path().join("store.db").display()), "one").await?;
     agree(&vec![store; WORKERS]).await
@@ -49,6 +50,7 @@ async fn three_workers_on_sqlite_agree_with_the_oracle() -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_workers_on_postgres_agree_with_the_oracle() -> anyhow::Result<()> {
+    let _alone = crate::storm::ALONE.lock().await;
     let url = Postgres::shared().await?.create_database().await?;
     let mut stores = Vec::new();
     for instance in ["one", "two", "three"] {
