@@ -38,7 +38,7 @@ use crate::reload::{Reloader, watch};
 const MOST_WAITING: usize = 4096;
 
 /// How often certificate files are looked at.
-const TLS_LOOK: std::time::Duration = std::time::Duration::from_secs(30);
+const TLS_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Starts a server.
 pub(crate) struct App;

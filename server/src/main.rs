@@ -57,6 +57,8 @@ enum Command {
     Runbook(cmd::client::runbook::Args),
     /// All automation: status, pause, resume.
     Automation(cmd::client::automation::Args),
+    /// API tokens: create, list, revoke.
+    Token(cmd::client::token::Args),
     /// The small service that the demo breaks.
     #[command(hide = true)]
     DemoService {
@@ -91,6 +93,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Approval(args) => cmd::client::approval::run(args),
         Command::Runbook(args) => cmd::client::runbook::run(args),
         Command::Automation(args) => cmd::client::automation::run(args),
+        Command::Token(args) => cmd::client::token::run(args),
         Command::DemoService { listen } => cmd::demo_service::run(listen),
     }
 }

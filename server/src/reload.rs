@@ -68,7 +68,9 @@ impl Reloader {
             .map_err(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))?;
         let digest = config.rules.digest.clone();
         if digest == self.rules.load().digest {
-            return Ok("the configuration is unchanged".to_owned());
+            // A source's secrets may lie in files of their own.
+            self.sources.store(Arc::new(config.sources));
+            return Ok("the configuration is unchanged; the secrets of its sources were read again".to_owned());
         }
         self.keep(&config).await.map_err(|error| error.to_string())?;
         crate::app::start_children(&self.supervisor, &config.rules).await;

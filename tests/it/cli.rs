@@ -84,6 +84,25 @@ async fn the_nouns_work_over_the_api() -> anyhow::Result<()> {
     world.run_in("succeeded", SOON).await?;
     let runbooks = say(&["runbook", "list"]).await?.ok()?;
     ensure!(runbooks.contains("restart-service"), "{runbooks}");
+    let before = std::fs::read_to_string(&file)?;
+    let made = say(&["token", "create", "ci", "--right", "view,note", "--expires-in", "1d"]).await?;
+    let (token, told) = (made.stdout.trim().to_owned(), made.stderr.clone());
+    ensure!(!told.contains(&token) && told.contains("good until"), "{told}");
+    let listed = say(&["token", "list"]).await?.ok()?;
+    let id = told.split_whitespace().nth(1).context("an id is told")?;
+    ensure!(listed.contains(id) && listed.contains("view,note") && !listed.contains(&token), "{told} {listed}");
+    std::fs::write(&file, &token)?;
+    ensure!(say(&["incident", "list"]).await?.ok()?.contains("demo is down"), "the token looks");
+    let acked = say(&["incident", "resolve", "1"]).await?;
+    ensure!(acked.status.code() == Some(1) && acked.stderr.contains("watchkeeper token create"), "{}", acked.stderr);
+    std::fs::write(&file, before)?;
+    let much = say(&["token", "create", "ci", "--right", "admin"]).await?;
+    ensure!(much.status.code() == Some(1) && much.stderr.contains("more than"), "{} {}", much.stdout, much.stderr);
+    say(&["token", "revoke", id]).await?.ok()?;
+    ensure!(say(&["token", "list"]).await?.ok()?.contains("revoked"), "it is revoked");
+    std::fs::write(&file, token)?;
+    ensure!(say(&["incident", "list"]).await?.status.code() == Some(1), "a revoked token opens nothing");
+    std::fs::write(&file, world.token("ben").await?)?;
     let paused = say(&["automation", "pause", "a test"]).await?;
     ensure!(paused.stderr.contains("may not"), "ben has no right to pause: {} {}", paused.stdout, paused.stderr);
     Ok(())

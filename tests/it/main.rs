@@ -27,4 +27,6 @@ mod storm;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod watched;
+#[cfg(test)]
 mod workers;

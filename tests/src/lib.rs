@@ -32,6 +32,13 @@ pub fn tools() -> PathBuf {
     repo().join("target/tools")
 }
 
+/// Like [`http`], trusting this certificate (PEM) and no other.
+#[expect(clippy::disallowed_methods, reason = "the harness's one home for HTTP clients")]
+pub fn http_trusting(pem: &[u8]) -> anyhow::Result<reqwest::Client> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
+    Ok(client.tls_certs_only([reqwest::Certificate::from_pem(pem)?]).build()?)
+}
+
 /// An HTTP client that never leaves this machine by a proxy, never follows a redirect and gives up after 30 s.
 ///
 /// Make one per test: its idle connections belong to the runtime that opened them.

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::signature::{Key, Signed};
+use crate::signature::{Form, Key, Signed};
 
 /// How a sender proves itself. The configuration names these.
 #[derive(Clone, Debug)]
@@ -29,6 +29,12 @@ pub enum Credential {
     HubSignature(SecretString),
     /// `webhook-id`, `webhook-timestamp` and `webhook-signature` as <https://www.standardwebhooks.com> defines them; `whsec_…`.
     StandardWebhooks(SecretString),
+    /// `X-Slack-Request-Timestamp` and `X-Slack-Signature: v0=…`, as Slack signs its requests.
+    SlackSignature(SecretString),
+    /// `Stripe-Signature: t=…,v1=…`, as Stripe signs its events.
+    StripeSignature(SecretString),
+    /// `X-Signature-Timestamp` and `X-Signature-Ed25519`, as Discord signs its requests; the public key in hex.
+    Ed25519(String),
 }
 
 /// A secret that only needs to be recognised: its SHA-256.
@@ -39,8 +45,7 @@ pub struct HashedSecret([u8; 32]);
 #[derive(Clone, Debug, Default)]
 pub struct SourceAuth {
     header: Vec<HashedSecret>,
-    hub: Vec<Key>,
-    standard: Vec<Key>,
+    signing: Vec<Key>,
 }
 
 /// Why secrets are refused at load.
@@ -58,12 +63,15 @@ pub enum AuthError {
     /// Not in the form that its standard says.
     #[error("a Standard Webhooks secret is `whsec_` and the base64 of 24 to 64 bytes")]
     NotStandard,
+    /// No Ed25519 public key.
+    #[error("an Ed25519 public key is 64 hexadecimal digits")]
+    NotPublicKey,
 }
 
 /// 128 bits: what a guesser cannot try.
 const MIN_SECRET: usize = 16;
 /// Active at once, so that a secret can be changed without a gap.
-const ACTIVE: usize = 2;
+pub(crate) const ACTIVE: usize = 2;
 
 impl SourceAuth {
     /// The secrets of a source.
@@ -86,14 +94,23 @@ impl SourceAuth {
                     let pair = format!("{user}:{}", password.expose_secret());
                     auth.header.push(HashedSecret::of(&[b"basic", pair.as_bytes()]));
                 }
-                Credential::HubSignature(secret) => {
-                    strong("signature", secret)?;
-                    auth.hub.push(Key::new(secret.expose_secret().as_bytes()));
-                }
-                Credential::StandardWebhooks(secret) => auth.standard.push(standard_key(secret)?),
+                Credential::HubSignature(secret) => auth.signing.push(signing_key(Form::Hub, secret)?),
+                Credential::SlackSignature(secret) => auth.signing.push(signing_key(Form::Slack, secret)?),
+                Credential::StripeSignature(secret) => auth.signing.push(signing_key(Form::Stripe, secret)?),
+                Credential::StandardWebhooks(secret) => auth.signing.push(standard_key(secret)?),
+                Credential::Ed25519(digits) => auth.signing.push(public_key(digits)?),
             }
         }
-        let counts = [(bearer, "bearer"), (basic, "basic"), (auth.hub.len(), "signature"), (auth.standard.len(), "Standard Webhooks")];
+        let keys = |form| auth.signing.iter().filter(|key| key.form == form).count();
+        let counts = [
+            (bearer, "bearer"),
+            (basic, "basic"),
+            (keys(Form::Hub), "signature"),
+            (keys(Form::Slack), "Slack signature"),
+            (keys(Form::Stripe), "Stripe signature"),
+            (keys(Form::Standard), "Standard Webhooks"),
+            (keys(Form::Ed25519), "Ed25519"),
+        ];
         if let Some((_, which)) = counts.into_iter().find(|(n, _)| *n > ACTIVE) {
             return Err(AuthError::TooMany(which));
         }
@@ -148,9 +165,9 @@ pub(crate) fn check_headers(auth: Option<&SourceAuth>, headers: &HeaderMap) -> R
 
 /// Checks a signature over the bytes as received.
 pub(crate) fn check_body(auth: Option<&SourceAuth>, signed: &Signed, body: &[u8], now: Timestamp) -> Result<(), Refusal> {
-    let (hub, standard) = auth.map_or((&[][..], &[][..]), |auth| (&auth.hub, &auth.standard));
+    let keys = auth.map_or(&[][..], |auth| &auth.signing);
     let fresh = signed.is_fresh(now);
-    match signed.made_by(hub, standard, body) {
+    match signed.made_by(keys, body) {
         true if fresh => Ok(()),
         true => Err(Refusal::OldSignature),
         false => Err(Refusal::BadSignature),
@@ -218,7 +235,18 @@ fn strong(what: &'static str, secret: &SecretString) -> Result<(), AuthError> {
 fn standard_key(secret: &SecretString) -> Result<Key, AuthError> {
     let text = secret.expose_secret().strip_prefix("whsec_").ok_or(AuthError::NotStandard)?;
     let bytes = BASE64.decode(text).map_err(|_| AuthError::NotStandard)?;
-    if (24..=64).contains(&bytes.len()) { Ok(Key::new(&bytes)) } else { Err(AuthError::NotStandard) }
+    if (24..=64).contains(&bytes.len()) { Ok(Key::secret(Form::Standard, &bytes)) } else { Err(AuthError::NotStandard) }
+}
+
+fn signing_key(form: Form, secret: &SecretString) -> Result<Key, AuthError> {
+    strong("signature", secret)?;
+    Ok(Key::secret(form, secret.expose_secret().as_bytes()))
+}
+
+fn public_key(digits: &str) -> Result<Key, AuthError> {
+    let mut key = [0; 32];
+    hex::decode_to_slice(digits.trim(), &mut key).map_err(|_| AuthError::NotPublicKey)?;
+    Ok(Key::public(key))
 }
 
 #[cfg(test)]
@@ -241,7 +269,9 @@ mod tests {
         assert_eq!(refused(&[strong(), strong(), strong()]), AuthError::TooMany("bearer"));
         for weak in ["", "0123456789abcde"] {
             assert_eq!(refused(&[strong(), Credential::Bearer(secret(weak))]), AuthError::Weak("bearer"));
-            assert_eq!(refused(&[Credential::HubSignature(secret(weak))]), AuthError::Weak("signature"));
+            for form in [Credential::HubSignature, Credential::SlackSignature, Credential::StripeSignature] {
+                assert_eq!(refused(&[form(secret(weak))]), AuthError::Weak("signature"));
+            }
             assert_eq!(
                 refused(&[Credential::Basic { user: "long-enough-user".to_owned(), password: secret(weak) }]),
                 AuthError::Weak("basic")
@@ -250,6 +280,12 @@ mod tests {
         for bad in ["whsec_", "whsec_!", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="] {
             assert_eq!(refused(&[Credential::StandardWebhooks(secret(bad))]), AuthError::NotStandard, "{bad}");
         }
+        let key = |digits: &str| Credential::Ed25519(digits.to_owned());
+        for bad in ["", "00", &"g".repeat(64), &"0".repeat(66)] {
+            assert_eq!(refused(&[key(bad)]), AuthError::NotPublicKey, "{bad}");
+        }
+        let fine = "0".repeat(64);
+        assert_eq!(refused(&[key(&fine), key(&fine), key(&fine)]), AuthError::TooMany("Ed25519"));
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn delivery(app: &App, name: &str, proof: &Proof, parsed: Parsed, raw: Bytes, re
         tracing::warn!(source = name, left_out = parsed.left_out, "the sender left alerts out: they are unknown, not resolved");
     }
     let own_id = match proof {
-        Proof::Body(signed) => signed.id().map(str::to_owned),
+        Proof::Body(signed) => signed.id(&raw),
         Proof::Given => None,
     };
     let id = own_id.unwrap_or_else(|| DeliveryId::new(received_at).to_string());

@@ -17,6 +17,13 @@ use super::bus::{NatsConfig, NatsDraft};
 use super::one_or_many::OneOrMany;
 use super::part::Sections;
 
+/// Names that we use ourselves: a source of this name could speak in our place, or hide behind a count of ours.
+const TAKEN: [(&str, &str); 3] = [
+    ("watchkeeper", "the source of Watchkeeper's alerts about itself"),
+    ("api", "how refused callers of the API are counted"),
+    ("unknown", "how refused senders to sources that do not exist are counted"),
+];
+
 /// Where events come from.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -52,9 +59,12 @@ struct Auth {
     /// `Authorization: Basic ..`
     #[serde(default)]
     basic: Option<Basic>,
-    /// A signature over the body.
+    /// A signature over the body, made with a shared secret.
     #[serde(default)]
     hmac: Option<Hmac>,
+    /// A signature over the body, made with a key that only the sender has: `X-Signature-Timestamp` and `X-Signature-Ed25519`.
+    #[serde(default)]
+    ed25519: Option<Ed25519>,
 }
 
 /// A user name and its password.
@@ -85,6 +95,18 @@ enum Form {
     Github,
     /// `webhook-id`, `webhook-timestamp` and `webhook-signature`; secrets begin with `whsec_`.
     StandardWebhooks,
+    /// `X-Slack-Request-Timestamp` and `X-Slack-Signature`.
+    Slack,
+    /// `Stripe-Signature`.
+    Stripe,
+}
+
+/// A signature that is checked with a public key.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Ed25519 {
+    /// 64 hexadecimal digits; no secret.
+    public_key: OneOrMany<String>,
 }
 
 impl Auth {
@@ -97,8 +119,11 @@ impl Auth {
             all.extend(secret.0.into_iter().map(|secret| match form {
                 Form::Github => Credential::HubSignature(secret),
                 Form::StandardWebhooks => Credential::StandardWebhooks(secret),
+                Form::Slack => Credential::SlackSignature(secret),
+                Form::Stripe => Credential::StripeSignature(secret),
             }));
         }
+        all.extend(self.ed25519.into_iter().flat_map(|ed25519| ed25519.public_key.0).map(Credential::Ed25519));
         all
     }
 }
@@ -107,6 +132,11 @@ impl Auth {
 pub(super) fn read(cx: &mut Sections<'_, '_, '_>, nats: Option<NatsDraft>) -> (SourceTable, Option<NatsConfig>) {
     let mut table = SourceTable::new();
     for (name, node, written) in cx.entries::<Written>("sources") {
+        if let Some((_, whose)) = TAKEN.iter().find(|(taken, _)| *taken == name) {
+            let help = "give the source another name, and change the address in its sender".to_owned();
+            cx.report().add(node.name_at(), format!("a source may not be called `{name}`: that is {whose}"), help);
+            continue;
+        }
         let fed = nats.as_ref().is_some_and(|nats| nats.feeds(&name));
         let map = mapping(cx, &node, &written);
         let Some(kind) = kind(&written.kind) else {

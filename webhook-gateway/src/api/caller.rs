@@ -123,7 +123,9 @@ impl Caller {
     }
 
     fn out_of_scope(&self, right: Right) -> ApiError {
-        let detail = format!("This token does not allow {right:?}. Make one that does, in the console on your own page.");
+        let detail = format!(
+            "This token does not allow {right:?}. Make one that does: on your own page of the console, or by `watchkeeper token create`."
+        );
         ApiError::Forbidden { code: "token_scope".to_owned(), detail }
     }
 

@@ -6,6 +6,7 @@ mod ingest;
 mod limits;
 mod ops;
 mod signed;
+mod signed_forms;
 mod socket;
 mod stop;
 mod tokens;

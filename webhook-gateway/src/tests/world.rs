@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
@@ -32,6 +33,11 @@ pub(super) const BEARER: &str = "bearer-secret-0123456789";
 pub(super) const HUB: &str = "hub-secret-0123456789abcdef";
 /// `whsec_` and 32 bytes.
 pub(super) const STANDARD: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// Two active secrets of each further form of signature; the last are seeds of Ed25519 keys.
+pub(super) const SLACK: [&str; 2] = ["slack-secret-0123456789", "slack-secret-next-0123456789"];
+pub(super) const STRIPE: [&str; 2] = ["whsec_stripe-0123456789", "whsec_stripe-next-0123456789"];
+pub(super) const SEEDS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
 
 pub(super) struct World {
     pub(super) store: Store,
@@ -209,6 +215,11 @@ pub(super) fn call(method: &str, path: &str, headers: &[(&str, &str)], body: imp
     request.body(body.into()).unwrap()
 }
 
+/// The key pair of a seed.
+pub(super) fn signer(seed: &[u8; 32]) -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(seed).unwrap()
+}
+
 fn sources() -> BTreeMap<String, SourceSettings> {
     let source = |name: &str, credentials: &[Credential]| SourceSettings {
         kind: kind(name).unwrap(),
@@ -219,8 +230,11 @@ fn sources() -> BTreeMap<String, SourceSettings> {
     let map =
         json!({"labels": {"alertname": "body.title", "event": "'x-event' in headers ? headers['x-event'] : ''"}, "fingerprint": "body.id"});
     let map = GenericMap::compile(&serde_json::from_value(map).unwrap()).unwrap();
-    let mut generic =
-        source("generic", &[Credential::HubSignature(HUB.to_owned().into()), Credential::StandardWebhooks(STANDARD.to_owned().into())]);
+    let mut signed = vec![Credential::HubSignature(HUB.to_owned().into()), Credential::StandardWebhooks(STANDARD.to_owned().into())];
+    signed.extend(SLACK.map(|secret| Credential::SlackSignature(secret.to_owned().into())));
+    signed.extend(STRIPE.map(|secret| Credential::StripeSignature(secret.to_owned().into())));
+    signed.extend(SEEDS.map(|seed| Credential::Ed25519(hex::encode(signer(&seed).public_key().as_ref()))));
+    let mut generic = source("generic", &signed);
     generic.map = Some(Arc::new(map));
     let basic = Credential::Basic { user: "am".to_owned(), password: "basic-secret-0123456789".to_owned().into() };
     BTreeMap::from([

@@ -6,6 +6,7 @@ pub(crate) mod incident;
 pub(crate) mod run;
 pub(crate) mod runbook;
 mod table;
+pub(crate) mod token;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +51,16 @@ impl Remote {
             Format::Table => out(answer["text"].as_str().unwrap_or("Done.")),
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Sends something and gives the answer.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::POST, path, Some(body))
+    }
+
+    /// Ends something.
+    pub(crate) fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.call(Method::DELETE, path, None).map(drop)
     }
 
     fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {

@@ -20,6 +20,29 @@ fn findings_of_both_parts_come_together() {
 }
 
 #[test]
+fn our_own_names_are_no_names_for_sources() {
+    let text = "sources:\n  watchkeeper: { kind: alertmanager, auth: { bearer: '${TOKEN}' } }\n  api: { kind: alertmanager }\n  unknown: { kind: x }\n  \
+                keyed: { kind: alertmanager, auth: { ed25519: { public_key: abc } } }\n";
+    assert_snapshot!(problems(text), @r"
+    a.yaml:2:3: a source may not be called `watchkeeper`: that is the source of Watchkeeper's alerts about itself
+      2 |   watchkeeper: { kind: alertmanager, auth: { bearer: '${TOKEN}' } }
+        |   ^^^^^^^^^^^
+      help: give the source another name, and change the address in its sender
+    a.yaml:3:3: a source may not be called `api`: that is how refused callers of the API are counted
+      3 |   api: { kind: alertmanager }
+        |   ^^^
+      help: give the source another name, and change the address in its sender
+    a.yaml:4:3: a source may not be called `unknown`: that is how refused senders to sources that do not exist are counted
+      4 |   unknown: { kind: x }
+        |   ^^^^^^^
+      help: give the source another name, and change the address in its sender
+    a.yaml:5:32: an Ed25519 public key is 64 hexadecimal digits
+      5 |   keyed: { kind: alertmanager, auth: { ed25519: { public_key: abc } } }
+        |                                ^^^^
+    ");
+}
+
+#[test]
 fn mistakes_about_the_way_in() {
     let text = r#"
 server: { listen: here, trusted_proxy: [0.0.0.0/0], tls: { cert: x }, lisen: 1 }
