@@ -8,6 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// The present time, for display, deadlines and signatures.
     fn now(&self) -> Timestamp;
+
+    /// Whether it moves only when told to: then nothing else may tell the time in its place.
+    fn is_manual(&self) -> bool {
+        false
+    }
 }
 
 /// The machine's clock, cut to microseconds: what the databases can hold.
@@ -42,5 +47,9 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_manual(&self) -> bool {
+        true
     }
 }

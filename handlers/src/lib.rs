@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 mod acts;
 mod batch;
 mod cards;
+mod claim;
 mod guards;
 mod jobs;
 mod on_act;
@@ -32,6 +33,7 @@ mod tests;
 mod worker;
 
 pub use cards::card_of;
+pub use claim::Claim;
 pub use jobs::upkeep::{Beat, Pulse};
 pub use worker::{Settled, Worker};
 
@@ -56,6 +58,8 @@ pub struct Cx {
     pub beat: Option<Arc<dyn Beat>>,
     /// Wakes the worker.
     pub wake: Arc<Wake>,
+    /// In a job, the claim under which it is carried out: ask it before every effect.
+    pub claim: Claim,
 }
 
 impl Cx {

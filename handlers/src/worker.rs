@@ -1,17 +1,17 @@
 //! The loops: decide what came in, carry out what is due. Any number of workers may share a store.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use domain::event::{Event, Payload};
-use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
+use crate::claim::{Claim, LEASE};
 use crate::jobs::{self, Done, Job, JobError};
 use crate::{Cx, on_act, on_alert, on_heartbeat};
 
@@ -23,8 +23,6 @@ const CLAIM: i64 = 64;
 const MOST_AT_ONCE: usize = 128;
 /// How often a batch that lost to another worker is decided again before it is taken apart.
 const MOST_CLASHES: usize = 5;
-/// How long a claim holds without renewal.
-const LEASE: SignedDuration = SignedDuration::from_secs(15);
 /// How often claims are renewed.
 const RENEW: Duration = Duration::from_secs(5);
 /// The longest sleep: the net below the wake-ups.
@@ -37,7 +35,9 @@ pub struct Worker {
     cx: Cx,
     tracker: TaskTracker,
     slots: HashMap<&'static str, Arc<Semaphore>>,
-    held: Arc<std::sync::Mutex<Vec<JobId>>>,
+    held: Mutex<Vec<Claim>>,
+    /// Jobs that ended, and the database did not hear it: they are given back.
+    unsettled: Mutex<Vec<Row>>,
 }
 
 /// What a settled store has no more of.
@@ -53,7 +53,7 @@ impl Worker {
     /// A worker over `cx`.
     pub fn new(cx: Cx) -> Self {
         let slots = jobs::ALL.iter().map(|job| (job.kind(), Arc::new(Semaphore::new(job.at_once())))).collect();
-        Self { cx, tracker: TaskTracker::new(), slots, held: Arc::default() }
+        Self { cx, tracker: TaskTracker::new(), slots, held: Mutex::default(), unsettled: Mutex::default() }
     }
 
     /// Runs until [`crate::Wake::stop`], then waits for what is at hand.
@@ -86,10 +86,12 @@ impl Worker {
         let mut settled = Settled::default();
         loop {
             let events = self.decide().await?;
+            let asked = Instant::now();
             let claimed = self.cx.store.claim_jobs(CLAIM, LEASE).await?;
             let count = claimed.iter().filter(|row| row.kind != "upkeep").count();
             for row in claimed {
-                self.carry_out(row).await;
+                let claim = Claim::new(&row, asked);
+                self.carry_out(row, claim).await;
             }
             settled.events += events;
             settled.jobs += count;
@@ -124,13 +126,10 @@ impl Worker {
                 tokio::time::sleep(IDLE / 10).await;
                 continue;
             }
+            let asked = Instant::now();
             match self.cx.store.claim_jobs(CLAIM, LEASE).await {
                 Ok(rows) if rows.is_empty() => self.idle().await,
-                Ok(rows) => {
-                    for row in rows {
-                        self.spawn(row).await;
-                    }
-                }
+                Ok(rows) => rows.into_iter().for_each(|row| self.spawn(row, asked)),
                 Err(error) => {
                     tracing::warn!(%error, "jobs wait: the store cannot be asked");
                     tokio::time::sleep(IDLE).await;
@@ -143,16 +142,48 @@ impl Worker {
 
     async fn renew(self: Arc<Self>) {
         let mut every = tokio::time::interval(RENEW);
+        // After a pause one renewal is as good as many.
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = every.tick() => {}, () = self.cx.wake.stopped() => tokio::time::sleep(IDLE / 10).await }
-            let held = self.lock_held().clone();
+            self.give_back().await;
+            let held = lock(&self.held).clone();
             if self.cx.wake.stopping() && held.is_empty() {
                 return;
             }
             if !held.is_empty()
-                && let Err(error) = self.cx.store.renew_jobs(&held, LEASE).await
+                && let Err(error) = self.renew_all(&held).await
             {
                 tracing::warn!(%error, "claims could not be renewed");
+            }
+        }
+    }
+
+    async fn renew_all(&self, held: &[Claim]) -> Result<(), store::Error> {
+        let keys: Vec<_> = held.iter().filter_map(Claim::key).collect();
+        let asked = Instant::now();
+        let ours: HashSet<_> = self.cx.store.renew_jobs(&keys, LEASE).await?.into_iter().collect();
+        // One that ended meanwhile is not ours either, and is not held any more.
+        let still: HashSet<_> = lock(&self.held).iter().filter_map(Claim::key).collect();
+        for claim in held {
+            let Some(key) = claim.key().filter(|key| still.contains(key)) else { continue };
+            if ours.contains(&key.0) {
+                claim.renew(asked);
+            } else if claim.lose() {
+                metrics::counter!("watchkeeper_claims_lost_total").increment(1);
+                tracing::warn!(job = %key.0, "a claim was lost: what it was for begins nothing new, and its end will be refused");
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs whose end could not be stored are carried out again.
+    async fn give_back(&self) {
+        let unsettled = std::mem::take(&mut *lock(&self.unsettled));
+        for row in unsettled {
+            match self.cx.store.wait_job(&row, self.cx.clock.now()).await {
+                Ok(()) | Err(store::Error::Conflict) => {}
+                Err(_) => lock(&self.unsettled).push(row),
             }
         }
     }
@@ -161,23 +192,20 @@ impl Worker {
         let _woken_or_late = tokio::time::timeout(IDLE, self.cx.wake.woken()).await;
     }
 
-    async fn spawn(self: &Arc<Self>, row: Row) {
-        self.lock_held().push(row.id);
+    fn spawn(self: &Arc<Self>, row: Row, asked: Instant) {
+        let claim = Claim::new(&row, asked);
+        lock(&self.held).push(claim.clone());
         let this = Arc::clone(self);
         let slots = jobs::find(&row.kind).and_then(|job| self.slots.get(job.kind()).cloned());
         self.tracker.spawn(async move {
-            let id = row.id;
             let _slot = match &slots {
                 Some(slots) => slots.acquire().await.ok(),
                 None => None,
             };
-            this.carry_out(row).await;
-            this.lock_held().retain(|held| *held != id);
+            let key = claim.key();
+            this.carry_out(row, claim).await;
+            lock(&this.held).retain(|held| held.key() != key);
         });
-    }
-
-    fn lock_held(&self) -> std::sync::MutexGuard<'_, Vec<JobId>> {
-        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Decides what waits in the inbox, in one transaction; one by one when that fails.
@@ -265,13 +293,18 @@ impl Worker {
         }
     }
 
-    async fn carry_out(&self, row: Row) {
+    async fn carry_out(&self, row: Row, claim: Claim) {
         let Some(job) = jobs::find(&row.kind) else {
             self.bury(&row, "this version knows no such job").await;
             return;
         };
-        let began = std::time::Instant::now();
-        let result = std::panic::AssertUnwindSafe(job.run(&self.cx, &row));
+        if !claim.still_ours() {
+            lock(&self.unsettled).push(row);
+            return;
+        }
+        let began = Instant::now();
+        let cx = Cx { claim, ..self.cx.clone() };
+        let result = std::panic::AssertUnwindSafe(job.run(&cx, &row));
         let result = futures::FutureExt::catch_unwind(result).await.unwrap_or_else(|_| Err(JobError::Retry("it panicked".to_owned())));
         metrics::histogram!("watchkeeper_job_duration_seconds", "kind" => job.kind()).record(began.elapsed().as_secs_f64());
         self.settle_job(job, &row, result).await;
@@ -301,8 +334,14 @@ impl Worker {
             }
         };
         match stored {
-            Ok(()) | Err(store::Error::Conflict) => {}
-            Err(error) => tracing::warn!(job = job.kind(), %error, "a job's end could not be stored: it will be carried out again"),
+            Ok(()) => {}
+            Err(store::Error::Conflict) => {
+                tracing::info!(job = job.kind(), key = %row.key, "a late end of a job that is not ours any more was refused")
+            }
+            Err(error) => {
+                tracing::warn!(job = job.kind(), %error, "a job's end could not be stored: it will be carried out again");
+                lock(&self.unsettled).push(row.clone());
+            }
         }
     }
 
@@ -317,8 +356,13 @@ impl Worker {
         metrics::counter!("watchkeeper_jobs_dead_total", "kind" => row.kind.clone()).increment(1);
         if let Err(error) = self.cx.store.bury_job(row, error).await {
             tracing::warn!(%error, "a job could not be buried: it will be carried out again");
+            lock(&self.unsettled).push(row.clone());
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Two workers decided about the same thing: the one who lost decides again.

@@ -76,6 +76,8 @@ impl App {
         let session_keys = keys::load(&config.keys.session, &config.data_dir, "session")?;
         let buttons = ButtonKeys::new(keys::load(&config.keys.button, &config.data_dir, "button")?).map_err(anyhow::Error::msg)?;
         let store = open_store(&config, &clock).await?;
+        // From here on everybody's time is the store's, which replicas share.
+        let clock = store.clock();
         keep_rules(&store, &config.rules).await?;
         let redactor = Arc::new(redactor(&config)?);
         let supervisor = Arc::new(Supervisor::open(&config.data_dir.join("children")).await?);
@@ -112,6 +114,7 @@ impl App {
             redactor,
             beat,
             wake: Arc::clone(&wake),
+            claim: handlers::Claim::default(),
         };
         tasks.push(tokio::spawn(Worker::new(cx).run()));
 

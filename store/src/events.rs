@@ -92,12 +92,12 @@ impl Tx {
         );
         let (of, order) = (format!(") and {of}"), format!(") {order} limit "));
         let tail = format!("{lock}) q join events e on e.seq = q.event_seq order by q.id");
-        Ok(on!(self, conn => {
+        on!(self, conn => {
             let mut sql = sqlx::QueryBuilder::new(head);
             sql.push_bind(now);
             sql.push(of).push_values(lanes, |mut b, lane| { b.push_bind(lane); });
-            sql.push(order).push_bind(limit).push(tail).build_query_as().fetch_all(conn).await?
-        }))
+            sql.push(order).push_bind(limit).push(tail).build_query_as().fetch_all(conn).await
+        })
     }
 
     /// These claimed events were handled. An act's outcome is kept, and told to whoever waits for it.

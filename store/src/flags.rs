@@ -6,7 +6,20 @@ use crate::codec::{clean, from_doc, to_doc};
 use crate::tx::{exec, on, row};
 use crate::{Error, Tx};
 
+/// Where the epoch is kept.
+pub(crate) const EPOCH: &str = "store.epoch";
+
 impl Tx {
+    /// The store's epoch: 1, and one more with every restore of a backup. With a number that rises within it, it makes a fence: what was begun
+    /// before a restore is older than anything after it.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn epoch(&mut self) -> Result<i64, Error> {
+        let kept = self.flag(EPOCH).await?;
+        kept.map_or(Ok(1), |value| from_doc("flags", EPOCH, &value.to_string()))
+    }
+
     /// A flag's value, if it was ever set.
     ///
     /// # Errors

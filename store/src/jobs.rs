@@ -2,19 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::id::JobId;
 use domain::job::{Job, NewJob, Urgency};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::codec::{clean, from_doc, id, micros, micros_after, time, to_doc};
+use crate::codec::{clean, from_doc, id, micros, time, to_doc};
 use crate::gate::Line;
 use crate::open::Core;
-use crate::tx::{exec, exec_rows, on, row, rows};
+use crate::sight::is_over;
+use crate::tx::{exec, exec_rows, on, row, rows, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
 type Claimed = (String, String, String, String, i64, i64, i64, i64);
+
+/// How often others' claims are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What frees a claimed job.
+const FREED: &str = "state = 'waiting', instance = null, start_id = null, lease_until = null, attempts = attempts + 1";
+/// What makes it due at once.
+const DUE_NOW: &str = "due_at = case when due_at > $now then $now else due_at end";
 
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
@@ -119,10 +129,8 @@ impl Tx {
         next.map(|due| time("jobs", "next", due)).transpose()
     }
 
-    async fn claim(&mut self, limit: i64, lease: SignedDuration) -> Result<Vec<Job>, Error> {
-        let now = self.core.clock.now();
+    async fn claim(&mut self, limit: i64, lease: SignedDuration, now: i64) -> Result<Vec<Job>, Error> {
         let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
-        self.free_claims(false).await?;
         let lock = self.lock(" for update skip locked");
         let mut jobs = Vec::new();
         for urgency in URGENCIES {
@@ -137,16 +145,8 @@ impl Tx {
                  lease_until = $3 where id in (select id from due) \
                  returning id, kind, key, payload, attempts, due_at, claim, revision"
             );
-            let found: Vec<Claimed> = rows!(
-                self,
-                sqlx::AssertSqlSafe(sql.as_str()),
-                &instance,
-                &start,
-                micros_after(now, lease),
-                urgency.rank(),
-                micros(now),
-                rest
-            );
+            let found: Vec<Claimed> =
+                rows!(self, sqlx::AssertSqlSafe(sql.as_str()), &instance, &start, after(now, lease), urgency.rank(), now, rest);
             let mut claimed = Vec::with_capacity(found.len());
             for (text, kind, key, payload, attempts, due_at, claim, revision) in found {
                 claimed.push(Job {
@@ -166,24 +166,34 @@ impl Tx {
         Ok(jobs)
     }
 
-    /// Frees claims whose lease has lapsed and, when the store was just opened, those of an earlier start: on SQLite everybody's, for there is
-    /// one process. What was interrupted is due at once, and the attempt counts.
-    async fn free_claims(&mut self, just_opened: bool) -> Result<u64, Error> {
-        let left_over = match (just_opened, self.is_postgres()) {
-            (false, _) => "",
-            (true, false) => "or start_id <> $2",
-            (true, true) => "or (start_id <> $2 and instance = $3)",
-        };
-        let sql = format!(
-            "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, attempts = attempts + 1, \
-             due_at = case when due_at > $1 then $1 else due_at end where state = 'claimed' and (lease_until < $1 {left_over})"
-        );
+    /// Frees what earlier starts left claimed: on SQLite everybody's, for there is one process; on PostgreSQL those of our name, and nobody else
+    /// has it now. What was interrupted is due at once, and the attempt counts.
+    async fn free_left_over(&mut self) -> Result<u64, Error> {
+        let now = self.db_now().await?;
         let (start, instance) = (self.core.start.to_string(), self.core.instance.clone());
-        Ok(exec!(self, sqlx::AssertSqlSafe(sql.as_str()), micros(self.core.clock.now()), start, instance))
+        let whose = if self.is_postgres() { "instance = $2" } else { "$2 is not null" };
+        let leases = format!("update leases set lease_until = 0, stamp = stamp + 1 where start_id <> $1 and {whose}");
+        exec!(self, sqlx::AssertSqlSafe(leases.as_str()), &start, &instance);
+        let jobs = format!("update jobs set {FREED}, {DUE_NOW} where state = 'claimed' and start_id <> $1 and {whose}");
+        let jobs = jobs.replace("$now", "$3");
+        Ok(exec!(self, sqlx::AssertSqlSafe(jobs.as_str()), &start, &instance, now))
     }
 
-    async fn any_due(&mut self) -> Result<bool, Error> {
-        let now = micros(self.core.clock.now());
+    /// Claims of other processes that are over. Ours never are: this process lives, and gives back what it does not hold.
+    async fn lapsed(&mut self, now: i64, lease: SignedDuration) -> Result<Vec<(String, i64)>, Error> {
+        let sql = "select id, claim, lease_until from jobs where state = 'claimed' and start_id <> $1";
+        let claims: Vec<(String, i64, i64)> = rows!(self, sql, self.core.start.to_string());
+        let core = Arc::clone(&self.core);
+        let over = |(id, _, until): &(String, i64, i64)| {
+            let unchanged = core.sightings.unchanged(&format!("job {id}"), *until);
+            if core.server_time { is_over(*until, now, unchanged, lease) } else { *until < now }
+        };
+        let keys: Vec<String> = claims.iter().map(|(id, ..)| format!("job {id}")).collect();
+        self.core.sightings.keep("job ", &keys);
+        Ok(claims.into_iter().filter(over).map(|(id, claim, _)| (id, claim)).collect())
+    }
+
+    async fn any_due(&mut self, now: i64) -> Result<bool, Error> {
         for urgency in URGENCIES {
             let due: Option<(i64,)> = row!(
                 self,
@@ -195,51 +205,77 @@ impl Tx {
                 return Ok(true);
             }
         }
-        let lapsed: Option<(i64,)> = row!(self, "select lease_until from jobs where state = 'claimed' and lease_until < $1 limit 1", now);
-        Ok(lapsed.is_some())
+        Ok(false)
+    }
+
+    /// Refuses with [`Error::Conflict`] unless this job is still claimed by us under this number, and keeps it so until this transaction ends:
+    /// for a transaction that must not last when somebody else has the job.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], or as any use of the database.
+    pub async fn hold_claim(&mut self, job: JobId, claim: i64) -> Result<(), Error> {
+        let sql =
+            format!("select id from jobs where id = $1 and claim = $2 and state = 'claimed' and start_id = $3{}", self.lock(" for update"));
+        let start = self.core.start.to_string();
+        let found: Option<(String,)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), job.to_string(), claim, start);
+        if found.is_some() { Ok(()) } else { Err(Error::Conflict) }
     }
 }
 
 impl Store {
-    /// Takes jobs that are due, the urgent first, then the longest due. They are ours for `lease`; renew them in time.
+    /// Takes jobs that are due, the urgent first, then the longest due. They are ours for `lease`; renew them in time. On PostgreSQL what other
+    /// processes claimed and did not renew for so long is free again, and its attempt counts.
     ///
     /// # Errors
     /// As any use of the database.
     pub async fn claim_jobs(&self, limit: i64, lease: SignedDuration) -> Result<Vec<Job>, Error> {
-        // Looking does not disturb the writer.
-        if limit < 1 || !self.read().await?.any_due().await? {
+        if limit < 1 {
             return Ok(Vec::new());
         }
+        // Looking does not disturb the writer.
+        let mut look = self.read().await?;
+        let now = look.db_now().await?;
+        let shared = look.is_postgres() && (!self.core.server_time || self.core.sightings.is_time(LOOK));
+        let over = if shared { look.lapsed(now, lease).await? } else { Vec::new() };
+        if over.is_empty() && !look.any_due(now).await? {
+            return Ok(Vec::new());
+        }
+        drop(look);
         let mut tx = self.core.begin(Line::Other).await?;
-        let jobs = tx.claim(limit, lease).await?;
+        for (id, claim) in over {
+            let sql = format!("update jobs set {FREED}, {DUE_NOW} where id = $1 and claim = $2 and state = 'claimed' and start_id <> $4");
+            let sql = sql.replace("$now", "$3");
+            let start = self.core.start.to_string();
+            let freed = exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), &id, claim, now, start);
+            if freed > 0 {
+                metrics::counter!("watchkeeper_claims_lapsed_total").increment(freed);
+                tracing::warn!(job = id, "the process that had claimed a job is silent: it is free again");
+            }
+        }
+        let jobs = tx.claim(limit, lease, now).await?;
         tx.commit().await?;
         Ok(jobs)
     }
 
-    /// Keeps claimed jobs for another `lease`; gives those that are still ours.
+    /// Keeps claimed jobs, each under its claim's number, for another `lease`; gives those that are still ours.
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn renew_jobs(&self, jobs: &[JobId], lease: SignedDuration) -> Result<Vec<JobId>, Error> {
+    pub async fn renew_jobs(&self, jobs: &[(JobId, i64)], lease: SignedDuration) -> Result<Vec<JobId>, Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        let until = micros_after(self.core.clock.now(), lease);
-        let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
-        let mut ours = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let renewed = exec!(
-                tx,
-                "update jobs set lease_until = $1 where id = $2 and state = 'claimed' and instance = $3 and start_id = $4",
-                until,
-                job.to_string(),
-                &instance,
-                &start
-            );
-            if renewed == 1 {
-                ours.push(*job);
-            }
-        }
+        let until = after(tx.db_now().await?, lease);
+        let start = self.core.start.to_string();
+        let mut claims: Vec<(String, i64)> = jobs.iter().map(|(job, claim)| (job.to_string(), *claim)).collect();
+        claims.sort_unstable();
+        let renewed: Vec<(String,)> = rows_of!(
+            tx,
+            format!("update jobs set lease_until = {until} where state = 'claimed' and start_id = '{start}' and (id, claim) in ("),
+            claims,
+            |b, one| b.push_bind(&one.0).push_bind(one.1),
+            ") returning id"
+        );
         tx.commit().await?;
-        Ok(ours)
+        renewed.iter().map(|(text,)| id("jobs", text)).collect()
     }
 
     /// A claimed job did not work: it waits until `due_at`, or for a newer one's sooner time.
@@ -286,12 +322,16 @@ impl Store {
 
 impl Core {
     /// Frees what an earlier start left claimed.
-    pub(crate) async fn free_claims(self: &Arc<Self>) -> Result<(), Error> {
+    pub(crate) async fn free_left_over(self: &Arc<Self>) -> Result<(), Error> {
         let mut tx = self.begin(Line::Other).await?;
-        let freed = tx.free_claims(true).await?;
+        let freed = tx.free_left_over().await?;
         if freed > 0 {
             tracing::info!(jobs = freed, "jobs of an earlier start are free again");
         }
         tx.commit().await
     }
+}
+
+fn after(now: i64, span: SignedDuration) -> i64 {
+    now.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
 }

@@ -10,6 +10,7 @@ mod attempts;
 mod audit;
 mod cards;
 mod checkpoint;
+mod clock;
 mod codec;
 mod deliveries;
 mod depths;
@@ -20,6 +21,8 @@ mod gate;
 mod heartbeats;
 mod incidents;
 mod jobs;
+mod leases;
+mod link;
 mod locks;
 mod open;
 mod postgres;
@@ -27,6 +30,7 @@ mod rule_sets;
 mod runs;
 mod samples;
 mod schema;
+mod sight;
 mod signin;
 mod sqlite;
 #[cfg(test)]
@@ -59,7 +63,7 @@ pub struct Store {
 
 /// What a committed transaction changed, for those who wait for it. A hint: whoever listens still asks the database, and asks it now
 /// and then without a hint, because another process may have changed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// Events are waiting to be handled.
     Events,
@@ -69,21 +73,28 @@ pub enum Change {
     Incident(IncidentId),
     /// The outcome of this event is known.
     Outcome(i64),
+    /// Something may have changed that was not told.
+    Missed,
 }
 
 impl Store {
-    /// Tells of changes after their commit. A listener that falls behind misses some and is told so.
+    /// Tells of changes after their commit, here and in other replicas. A listener that falls behind misses some and is told so.
     pub fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
         self.core.changes.subscribe()
     }
 }
 
 impl open::Core {
-    /// The one place from which committed changes go out: to this process now, to other replicas (NOTIFY) once there are any.
+    /// The one place from which committed changes go out: to this process now, to the others a moment later.
     fn announce(&self, changes: Vec<Change>) {
-        for change in changes {
+        for change in &changes {
             // Nobody listening is no failure.
-            let _ = self.changes.send(change);
+            let _ = self.changes.send(*change);
+        }
+        if let Some(link) = self.link.get()
+            && !changes.is_empty()
+        {
+            link.tell(changes);
         }
     }
 }

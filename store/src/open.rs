@@ -1,7 +1,7 @@
 //! Opening the store: which database, how it is set up, and what it promises.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::id::StartId;
@@ -9,8 +9,11 @@ use domain::time::Clock;
 use secrecy::SecretSlice;
 use tokio::sync::broadcast;
 
+use crate::clock::ServerClock;
 use crate::gate::Line;
+use crate::link::{Ear, Ends, Link};
 use crate::postgres::Server;
+use crate::sight::Sightings;
 use crate::sqlite::SqliteFile;
 use crate::tx::{Conn, Tx};
 use crate::{Change, Error, Store, accept};
@@ -20,7 +23,7 @@ use crate::{Change, Error, Store, accept};
 pub struct Options {
     /// `sqlite:PATH`, `sqlite::memory:` (a temporary file, gone with the store) or `postgres://USER@HOST/DATABASE`.
     pub url: String,
-    /// Tells when things are due.
+    /// Tells when things are due. On PostgreSQL the server's clock takes its place, unless this is one that tests move by hand.
     pub clock: Arc<dyn Clock>,
     /// The name of this instance, the same after a restart: it gets its own claims back.
     pub instance: String,
@@ -50,13 +53,20 @@ pub(crate) struct Core {
     pub(crate) start: StartId,
     pub(crate) audit_key: SecretSlice<u8>,
     pub(crate) changes: broadcast::Sender<Change>,
+    /// Whether leases are judged by the database's clock.
+    pub(crate) server_time: bool,
+    /// The same clock as `clock`, where it is the server's.
+    pub(crate) server_clock: Option<Arc<ServerClock>>,
+    pub(crate) sightings: Sightings,
+    /// The way to other replicas; on PostgreSQL alone.
+    pub(crate) link: OnceLock<Link>,
     durability: String,
 }
 
 #[derive(Debug)]
 pub(crate) enum Database {
     Sqlite(SqliteFile),
-    Postgres(Server),
+    Postgres(Arc<Server>),
 }
 
 impl Store {
@@ -65,25 +75,51 @@ impl Store {
     /// # Errors
     /// [`Error::Config`] says what to change; [`Error::Unavailable`] if the database cannot be reached.
     pub async fn open(options: Options) -> Result<Self, Error> {
+        let mut ear = None;
+        let (mut clock, mut server_clock) = (options.clock, None);
+        let server_time = options.url.starts_with("postgres") && !clock.is_manual();
         let (database, durability) = if let Some(path) = options.url.strip_prefix("sqlite:") {
             let (file, promise) = SqliteFile::open(path.strip_prefix("//").unwrap_or(path)).await?;
             (Database::Sqlite(file), promise)
         } else if options.url.starts_with("postgres:") || options.url.starts_with("postgresql:") {
-            let (server, promise) = Server::open(&options.url).await?;
-            (Database::Postgres(server), promise)
+            let (server, host, promise) = Server::open(&options.url).await?;
+            let mut first = Ear::first(&host, &options.instance).await?;
+            if server_time {
+                let heard = Arc::new(first.clock().await?);
+                (clock, server_clock) = (heard.clone(), Some(heard));
+            }
+            ear = Some((first, host));
+            (Database::Postgres(Arc::new(server)), promise)
         } else {
             return Err(Error::Config("the store's address must begin with sqlite: or postgres://".to_owned()));
         };
         let core = Arc::new(Core {
             database,
-            clock: options.clock,
+            clock,
             instance: options.instance,
             start: options.start,
             audit_key: options.audit_key,
             changes: broadcast::channel(1024).0,
+            server_time,
+            server_clock,
+            sightings: Sightings::default(),
+            link: OnceLock::new(),
             durability,
         });
-        core.free_claims().await?;
+        // A name that a living process has as well says nothing about whose claims those are.
+        if ear.as_ref().is_none_or(|(ear, _)| ear.alone) {
+            core.free_left_over().await?;
+        }
+        if let (Some((ear, host)), Database::Postgres(server)) = (ear, &core.database) {
+            let ends = Ends {
+                server: Arc::clone(server),
+                clock: core.server_clock.clone(),
+                changes: core.changes.clone(),
+                instance: core.instance.clone(),
+                start: core.start.to_string(),
+            };
+            let _set_once = core.link.set(Link::start(ends, ear, host));
+        }
         let intake = accept::Intake::start(core.clone(), options.max_waiting);
         Ok(Self { core, intake })
     }
@@ -91,6 +127,11 @@ impl Store {
     /// Which database it is.
     pub fn backend(&self) -> Backend {
         self.core.backend()
+    }
+
+    /// The time: on PostgreSQL the server's, which all replicas share, so that what is due does not depend on one machine's clock.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.core.clock.clone()
     }
 
     /// What an accepted event survives, in a sentence for the log and `/readyz`.
@@ -117,7 +158,10 @@ impl Store {
     pub async fn close(&self) {
         match &self.core.database {
             Database::Sqlite(file) => file.close().await,
-            Database::Postgres(server) => server.close().await,
+            Database::Postgres(server) => {
+                self.core.link.get().into_iter().for_each(Link::stop);
+                server.close().await;
+            }
         }
     }
 

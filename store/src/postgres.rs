@@ -1,10 +1,15 @@
-//! PostgreSQL: a server, and any number of processes of ours.
+//! PostgreSQL: a server, or several of which one takes writes, and any number of processes of ours.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres};
+use tokio::time::error::Elapsed;
 
 use crate::gate::Line;
 use crate::{Backend, Error, schema};
@@ -12,24 +17,49 @@ use crate::{Backend, Error, schema};
 /// How long to wait for a connection; a sender of alerts must hear within a second that there is none.
 const ACQUIRE: Duration = Duration::from_secs(2);
 const ACQUIRE_INGEST: Duration = Duration::from_millis(800);
+/// How long a statement may take before the server counts as out of reach: somebody waits for a reader's. A writer may have to wait for locks,
+/// which the server itself ends after 5 s.
+const LOOKING: Duration = Duration::from_millis(2_500);
+const WRITING: Duration = Duration::from_secs(7);
+/// A commit ends before the server's own limit for statements: at that one it would give up waiting for a standby and call it done.
+const COMMITTING: Duration = Duration::from_secs(8);
+/// How long a host may take to let us in before the next one is asked.
+const CONNECTING: Duration = Duration::from_secs(2);
 
 /// Connections to a server.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// One per host of the address, in its order.
+    hosts: Vec<PgConnectOptions>,
+    pools: ArcSwap<Pools>,
+    /// A newer Watchkeeper has changed the tables: what this one would decide could be wrong.
+    outdated: AtomicBool,
+}
+
+/// Connections to the host that takes writes.
+#[derive(Debug)]
+struct Pools {
     /// Deliveries wait for no worker and no page.
     ingest: PgPool,
     other: PgPool,
 }
 
+/// A transaction. Whoever drops it in the middle of a statement drops the connection too: nobody waits for its answer any more.
+#[derive(Debug)]
+pub(crate) struct PgTx {
+    /// Until it is committed or rolled back.
+    conn: Option<PoolConnection<Postgres>>,
+    patience: Duration,
+    /// A statement was sent and not answered.
+    asking: bool,
+}
+
 impl Server {
-    /// Connects, and brings the tables up to date; also says what the server promises.
-    pub(crate) async fn open(url: &str) -> Result<(Self, String), Error> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| Error::Config(format!("the store's address is no PostgreSQL address: {error}")))?
-            .application_name("watchkeeper")
-            .statement_cache_capacity(512);
+    /// Connects, and brings the tables up to date; also gives the host that takes writes, and says what it promises.
+    pub(crate) async fn open(url: &str) -> Result<(Self, PgConnectOptions, String), Error> {
+        let hosts = hosts(url)?;
+        let (mut conn, options) = writable(&hosts).await?;
         // Without the others' time limits: a migration may take as long as it needs, and wait for another replica's.
-        let mut conn = options.connect().await?;
         schema::migrator(Backend::Postgres).run(&mut conn).await.map_err(schema::explain)?;
         settle(&mut conn).await?;
         let promise = "select current_setting('server_version'), current_setting('fsync'), current_setting('synchronous_commit')";
@@ -38,33 +68,167 @@ impl Server {
             "on" => format!("PostgreSQL {version} (synchronous_commit={commit}): what was accepted survives kill -9 and power loss"),
             _ => format!("PostgreSQL {version} with fsync={fsync}: what was accepted can be LOST at a power loss; set fsync=on"),
         };
+        let pools = ArcSwap::from_pointee(Pools::new(&options));
+        Ok((Self { hosts, pools, outdated: AtomicBool::new(false) }, options, durability))
+    }
+
+    pub(crate) async fn begin(&self, line: Line) -> Result<PgTx, Error> {
+        let pools = self.pools.load_full();
+        match line {
+            Line::Ingest => PgTx::begin(&pools.ingest, "begin", WRITING).await,
+            Line::Other if self.outdated.load(Ordering::Relaxed) => Err(Error::Unavailable(OUTDATED.to_owned())),
+            Line::Other => PgTx::begin(&pools.other, "begin", WRITING).await,
+        }
+    }
+
+    pub(crate) async fn read(&self) -> Result<PgTx, Error> {
+        let pools = self.pools.load_full();
+        PgTx::begin(&pools.other, "begin isolation level repeatable read read only", LOOKING).await
+    }
+
+    pub(crate) async fn ping(&self) -> Result<(), Error> {
+        if self.outdated.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable(OUTDATED.to_owned()));
+        }
+        drop(self.read().await?);
+        Ok(())
+    }
+
+    /// The host that takes writes now. New connections go there, and those to the one before are given up.
+    pub(crate) async fn follow(&self) -> Result<PgConnectOptions, Error> {
+        let (_, options) = writable(&self.hosts).await?;
+        let before = self.pools.swap(Arc::new(Pools::new(&options)));
+        tokio::spawn(async move { before.close().await });
+        Ok(options)
+    }
+
+    /// Compares the tables' version with this program's.
+    pub(crate) fn seen_version(&self, version: i64) {
+        let outdated = version > schema::newest();
+        if outdated && !self.outdated.swap(true, Ordering::Relaxed) {
+            tracing::error!(version, known = schema::newest(), "{OUTDATED}");
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.pools.load_full().close().await;
+    }
+}
+
+const OUTDATED: &str =
+    "a newer Watchkeeper has migrated the database: this replica decides nothing any more; stop it and start the new version";
+
+impl Pools {
+    fn new(options: &PgConnectOptions) -> Self {
         let pool = |connections, acquire| {
             let settled = PgPoolOptions::new().after_connect(|conn, _| Box::pin(settle(conn)));
             settled.max_connections(connections).acquire_timeout(acquire).connect_lazy_with(options.clone())
         };
-        Ok((Self { ingest: pool(2, ACQUIRE_INGEST), other: pool(8, ACQUIRE) }, durability))
+        Self { ingest: pool(2, ACQUIRE_INGEST), other: pool(8, ACQUIRE) }
     }
 
-    pub(crate) async fn begin(&self, line: Line) -> Result<Transaction<'static, Postgres>, Error> {
-        match line {
-            Line::Ingest => Ok(self.ingest.begin().await?),
-            Line::Other => Ok(self.other.begin().await?),
-        }
+    async fn close(&self) {
+        // A connection that hangs is not waited for.
+        let all = async { tokio::join!(self.ingest.close(), self.other.close()) };
+        let _closed_or_hanging = tokio::time::timeout(COMMITTING, all).await;
+    }
+}
+
+impl PgTx {
+    async fn begin(pool: &PgPool, statement: &'static str, patience: Duration) -> Result<Self, Error> {
+        let mut tx = Self { conn: Some(pool.acquire().await?), patience, asking: false };
+        tx.say(statement, patience).await?;
+        Ok(tx)
     }
 
-    pub(crate) async fn read(&self) -> Result<Transaction<'static, Postgres>, Error> {
-        Ok(self.other.begin_with("begin isolation level repeatable read read only").await?)
-    }
-
-    pub(crate) async fn ping(&self) -> Result<(), Error> {
-        sqlx::query("select 1").execute(&self.other).await?;
+    pub(crate) async fn commit(mut self) -> Result<(), Error> {
+        self.say("commit", COMMITTING).await?;
+        self.conn = None;
         Ok(())
     }
 
-    pub(crate) async fn close(&self) {
-        self.ingest.close().await;
-        self.other.close().await;
+    pub(crate) async fn rollback(mut self) -> Result<(), Error> {
+        self.say("rollback", self.patience).await?;
+        self.conn = None;
+        Ok(())
     }
+
+    async fn say(&mut self, statement: &'static str, patience: Duration) -> Result<(), Error> {
+        let Some((_, conn)) = self.ask() else { return Ok(()) };
+        let answer = tokio::time::timeout(patience, async { Ok(sqlx::raw_sql(statement).execute(conn).await?) }).await;
+        self.answered(answer).map(drop)
+    }
+
+    /// A statement is about to be sent: how long to wait for its answer, and the connection; `None` after the end.
+    pub(crate) fn ask(&mut self) -> Option<(Duration, &mut PgConnection)> {
+        self.asking = true;
+        let conn = self.conn.as_mut()?;
+        Some((self.patience, &mut **conn))
+    }
+
+    /// What came of it.
+    pub(crate) fn answered<T>(&mut self, answer: Result<Result<T, Error>, Elapsed>) -> Result<T, Error> {
+        match answer {
+            Ok(answer) => {
+                self.asking = false;
+                answer
+            }
+            Err(_) => {
+                Err(Error::Unavailable("the database does not answer; whether the last statement took effect is not known".to_owned()))
+            }
+        }
+    }
+}
+
+impl Drop for PgTx {
+    fn drop(&mut self) {
+        let Some(mut conn) = self.conn.take() else { return };
+        if self.asking {
+            conn.close_on_drop();
+            return;
+        }
+        let patience = self.patience;
+        tokio::spawn(async move {
+            let done = tokio::time::timeout(patience, sqlx::raw_sql("rollback").execute(&mut *conn)).await;
+            if !matches!(done, Ok(Ok(_))) {
+                conn.close_on_drop();
+            }
+        });
+    }
+}
+
+/// `postgres://USER@HOST:PORT,HOST:PORT/DATABASE?..` as one address per host.
+fn hosts(url: &str) -> Result<Vec<PgConnectOptions>, Error> {
+    let (scheme, rest) = url.split_once("://").unwrap_or((url, ""));
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (user, list) = authority.rsplit_once('@').map_or((String::new(), authority), |(user, list)| (format!("{user}@"), list));
+    // The one that takes writes is found by asking.
+    let tail = tail.replace("target_session_attrs=read-write", "");
+    let one = |host: &str| {
+        let options = PgConnectOptions::from_str(&format!("{scheme}://{user}{host}{tail}"))
+            .map_err(|error| Error::Config(format!("the store's address is no PostgreSQL address: {error}")))?;
+        Ok(options.application_name("watchkeeper").statement_cache_capacity(512))
+    };
+    list.split(',').map(one).collect()
+}
+
+/// A connection to the first host that takes writes.
+async fn writable(hosts: &[PgConnectOptions]) -> Result<(PgConnection, PgConnectOptions), Error> {
+    let mut why = Error::Config("the store's address names no host".to_owned());
+    for options in hosts {
+        let ask = async {
+            let mut conn = options.connect().await?;
+            let (standby,): (bool,) = sqlx::query_as("select pg_is_in_recovery()").fetch_one(&mut conn).await?;
+            Ok::<_, sqlx::Error>((conn, standby))
+        };
+        match tokio::time::timeout(CONNECTING, ask).await {
+            Ok(Ok((conn, false))) => return Ok((conn, options.clone())),
+            Ok(Ok((_, true))) => why = Error::Unavailable("the server is a standby: it takes no writes until it is promoted".to_owned()),
+            Ok(Err(error)) => why = error.into(),
+            Err(_) => why = Error::Unavailable(format!("no answer from the server within {CONNECTING:?}")),
+        }
+    }
+    Err(why)
 }
 
 /// What every PostgreSQL connection is told first.
@@ -76,4 +240,21 @@ async fn settle(conn: &mut PgConnection) -> sqlx::Result<()> {
         sqlx::query(setting).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_name_several_hosts() {
+        let read = |url: &str| -> Vec<(String, u16, String)> {
+            let one = |o: PgConnectOptions| (o.get_host().to_owned(), o.get_port(), o.get_database().unwrap_or_default().to_owned());
+            hosts(url).unwrap().into_iter().map(one).collect()
+        };
+        let expected = [("a".to_owned(), 5432, "wk".to_owned()), ("b".to_owned(), 6432, "wk".to_owned())];
+        assert_eq!(read("postgres://me:p%40w,x@a:5432,b:6432/wk?target_session_attrs=read-write"), expected);
+        assert_eq!(read("postgres://a/wk"), expected[..1]);
+        assert!(matches!(hosts("postgres://["), Err(Error::Config(_))));
+    }
 }

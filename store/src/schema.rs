@@ -35,6 +35,7 @@ const STEPS: &[Step] = steps! {
     6 "0006_upkeep",
     7 "0007_audit",
     8 "0008_signin",
+    11 "0011_replicas",
 };
 
 /// The migrator for a database.
@@ -47,6 +48,11 @@ pub(crate) fn migrator(backend: Backend) -> Migrator {
         Migration::new(step.number, Cow::Borrowed(step.name), MigrationType::Simple, sql.into_sql_str(), false)
     });
     Migrator::with_migrations(migrations.collect())
+}
+
+/// The number of the newest migration that this program knows.
+pub(crate) fn newest() -> i64 {
+    STEPS.iter().map(|step| step.number).max().unwrap_or(0)
 }
 
 /// Says what to do about a migration that failed.

@@ -3,9 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use sqlx::{Postgres, Transaction};
-
 use crate::open::Core;
+use crate::postgres::PgTx;
 use crate::sqlite::SqliteTx;
 use crate::{Change, Error};
 
@@ -25,7 +24,7 @@ pub struct Tx {
 #[derive(Debug)]
 pub(crate) enum Conn {
     Sqlite(SqliteTx),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTx),
 }
 
 impl Tx {
@@ -98,18 +97,21 @@ pub(crate) fn cut<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// Runs `$body` on the transaction's connection, once typed for SQLite and once for PostgreSQL.
+/// Runs `$body` on the transaction's connection, once typed for SQLite and once for PostgreSQL, where an answer is not waited for without end.
 macro_rules! on {
     ($tx:expr, $conn:ident => $body:expr) => {
         match &mut $tx.conn {
             $crate::tx::Conn::Sqlite(tx) => {
                 let $conn: &mut sqlx::SqliteConnection = &mut **tx;
-                $body
+                async { Ok::<_, $crate::Error>(($body)?) }.await
             }
-            $crate::tx::Conn::Postgres(tx) => {
-                let $conn: &mut sqlx::PgConnection = &mut **tx;
-                $body
-            }
+            $crate::tx::Conn::Postgres(tx) => match tx.ask() {
+                Some((patience, $conn)) => {
+                    let answer = tokio::time::timeout(patience, async { Ok::<_, $crate::Error>(($body)?) }).await;
+                    tx.answered(answer)
+                }
+                None => Err($crate::Error::Unavailable("the transaction is over".to_owned())),
+            },
         }
     };
 }
@@ -143,8 +145,8 @@ macro_rules! exec_rows {
                 let mut sql = sqlx::QueryBuilder::new($head);
                 sql.push_values(chunk, |mut $b, $item| { $push; });
                 sql.push($tail);
-                sql.build().execute(conn).await?;
-            });
+                sql.build().execute(conn).await.map(drop)
+            })?;
         }
     };
 }
@@ -154,12 +156,13 @@ macro_rules! rows_of {
     ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {{
         let mut all = Vec::new();
         for chunk in $crate::tx::cut(&$items) {
-            on!($tx, conn => {
+            let mut found = on!($tx, conn => {
                 let mut sql = sqlx::QueryBuilder::new($head);
                 sql.push_values(chunk, |mut $b, $item| { $push; });
                 sql.push($tail);
-                all.append(&mut sql.build_query_as().fetch_all(conn).await?);
-            });
+                sql.build_query_as().fetch_all(conn).await
+            })?;
+            all.append(&mut found);
         }
         all
     }};

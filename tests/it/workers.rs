@@ -214,6 +214,7 @@ fn worker(store: &Store) -> anyhow::Result<(Arc<Wake>, tokio::task::JoinHandle<(
         redactor: Arc::new(Redactor::detectors_only()),
         beat: None,
         wake: Arc::clone(&wake),
+        claim: handlers::Claim::default(),
     };
     Ok((wake, tokio::spawn(Worker::new(cx).run())))
 }

@@ -38,6 +38,10 @@ async fn advance(cx: &Cx, id: RunId) -> Result<Done, JobError> {
         let Some(run) = run else {
             return Ok(Done::Finished);
         };
+        // Somebody else may be carrying it out by now: whoever has it goes on.
+        if !cx.claim.still_ours() {
+            return Ok(Done::Again(cx.clock.now()));
+        }
         let stepped = match run.state {
             RunState::Queued | RunState::Held => crate::starting::start(cx, id).await?,
             RunState::Running => steps::next(cx, &run).await?,

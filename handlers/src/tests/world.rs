@@ -104,6 +104,7 @@ impl World {
             redactor: Arc::new(Redactor::detectors_only()),
             beat: None,
             wake: Arc::new(Wake::default()),
+            claim: crate::Claim::default(),
         };
         Self { worker: Worker::new(cx.clone()), cx, clock, script, _dir: dir }
     }

@@ -136,25 +136,6 @@ on_both! {
         assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(world.now() + MINUTE), "the sooner of both");
     }
 
-    async fn a_lapsed_lease_frees_the_job_and_stops_its_holder(world) {
-        let store = world.open("a").await;
-        enqueue(&store, &[job("card", "k", world.now()), job("card", "l", world.now())]).await;
-        let [k, l] = claim(&store).await;
-        world.clock.advance(SignedDuration::from_secs(10));
-        assert_eq!(store.renew_jobs(&[l.id], LEASE).await.unwrap(), [l.id]);
-        world.clock.advance(SignedDuration::from_secs(10));
-        let [again] = claim(&store).await;
-        assert_eq!((again.id, again.attempts), (k.id, 1));
-        let mut tx = store.begin().await.unwrap();
-        assert!(matches!(tx.finish_job(&k).await, Err(Error::Conflict)));
-        drop(tx);
-        let mut tx = store.begin().await.unwrap();
-        tx.finish_job(&l).await.unwrap();
-        tx.finish_job(&again).await.unwrap();
-        tx.commit().await.unwrap();
-        assert!(store.renew_jobs(&[k.id, l.id], LEASE).await.unwrap().is_empty());
-    }
-
     async fn a_restart_frees_what_was_under_way(world) {
         let store = world.open("a").await;
         enqueue(&store, &[job("card", "k", world.now())]).await;
@@ -176,6 +157,48 @@ on_both! {
         assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
         assert!(changes.try_recv().is_err());
     }
+}
+
+/// On SQLite there is one process, and what it holds no other will take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_a_clock_that_is_set_forward_frees_nothing() {
+    let world = World::new(Backend::Sqlite).await;
+    let store = world.open("a").await;
+    enqueue(&store, &[job("card", "k", world.now())]).await;
+    let [mine] = claim(&store).await;
+    world.clock.advance(MINUTE * 60);
+    assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+    assert_eq!(store.renew_jobs(&[(mine.id, mine.claim)], LEASE).await.unwrap(), [mine.id]);
+    let mut tx = store.begin().await.unwrap();
+    tx.finish_job(&mine).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lapsed_lease_frees_the_job_for_others_and_stops_its_holder() {
+    let world = World::new(Backend::Postgres).await;
+    let [a, b] = [world.open("a").await, world.open("b").await];
+    enqueue(&a, &[job("card", "k", world.now()), job("card", "l", world.now())]).await;
+    let [k, l] = claim(&a).await;
+    world.clock.advance(SignedDuration::from_secs(10));
+    assert_eq!(a.renew_jobs(&[(l.id, l.claim), (k.id, k.claim + 1)], LEASE).await.unwrap(), [l.id]);
+    world.clock.advance(SignedDuration::from_secs(10));
+    assert!(a.claim_jobs(10, LEASE).await.unwrap().is_empty(), "its own it gives back itself");
+    let [again] = claim(&b).await;
+    assert_eq!((again.id, again.attempts), (k.id, 1));
+    let mut tx = a.begin().await.unwrap();
+    assert!(matches!(tx.hold_claim(k.id, k.claim).await, Err(Error::Conflict)));
+    assert!(matches!(tx.finish_job(&k).await, Err(Error::Conflict)));
+    drop(tx);
+    assert!(matches!(a.retry_job(&k, world.now(), "late").await, Err(Error::Conflict)));
+    let mut tx = a.begin().await.unwrap();
+    tx.hold_claim(l.id, l.claim).await.unwrap();
+    tx.finish_job(&l).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut tx = b.begin().await.unwrap();
+    tx.finish_job(&again).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(a.renew_jobs(&[(k.id, k.claim), (l.id, l.claim)], LEASE).await.unwrap().is_empty());
 }
 
 /// Replicas keep what is theirs when one of them restarts, and share what is free without a job done twice.

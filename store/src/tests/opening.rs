@@ -126,7 +126,9 @@ on_both! {
         assert!(store.audit_intact(&audit[0]).unwrap(), "written by the first version, under the key of these tests");
         assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
         tx.commit().await.unwrap();
-        assert_eq!(store.claim_jobs(10, jiff::SignedDuration::from_secs(1)).await.unwrap().len(), 1);
+        let lease = jiff::SignedDuration::from_secs(1);
+        assert_eq!(store.claim_jobs(10, lease).await.unwrap().len(), 1);
+        assert_eq!(store.take_lease("discord.gateway", lease).await.unwrap(), Some(4));
     }
 
     async fn a_database_of_a_newer_version_is_refused(world) {
@@ -152,6 +154,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (6, include_str!("../../fixtures/0006_upkeep.sql")),
     (7, include_str!("../../fixtures/0007_audit.sql")),
     (8, include_str!("../../fixtures/0008_signin.sql")),
+    (11, include_str!("../../fixtures/0011_replicas.sql")),
 ];
 
 #[test]

@@ -52,8 +52,8 @@ fn told(changes: Receiver<Change>, place: OwnedSemaphorePermit) -> impl Stream<I
         loop {
             let event = match changes.recv().await {
                 Ok(Change::Incident(id)) => Event::default().event("incident").data(json!({"id": id}).to_string()),
+                Ok(Change::Missed) | Err(RecvError::Lagged(_)) => Event::default().event("missed").data("{}"),
                 Ok(_) => continue,
-                Err(RecvError::Lagged(_)) => Event::default().event("missed").data("{}"),
                 Err(RecvError::Closed) => return None,
             };
             return Some((Ok(event), (changes, place)));

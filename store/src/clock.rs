@@ -1,0 +1,99 @@
+//! The database's clock, which all replicas share: what is due and whose lease has lapsed does not depend on the clock of one machine.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use domain::time::Clock;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::codec::micros;
+use crate::tx::{on, row};
+use crate::{Error, Tx};
+
+/// PostgreSQL's time in microseconds. The setting moves it, for tests alone: they cannot turn the server's clock.
+pub(crate) const SERVER_NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) \
+     + coalesce(cast(nullif(current_setting('watchkeeper.clock_offset_us', true), '') as bigint), 0)";
+/// What a busy network does to an answer's time. A smaller difference changes nothing.
+const JITTER: SignedDuration = SignedDuration::from_millis(100);
+/// A clock that differs by more was set, and people should know.
+const STEP: SignedDuration = SignedDuration::from_secs(30);
+
+/// The server's clock as last heard, carried on by the clock of this machine that nobody can set.
+#[derive(Debug)]
+pub(crate) struct ServerClock(Mutex<(Instant, Timestamp)>);
+
+impl ServerClock {
+    pub(crate) fn heard(asked: Instant, micros: i64) -> Result<Self, Error> {
+        Ok(Self(Mutex::new((middle(asked), timestamp(micros)?))))
+    }
+
+    /// The server said what time it is, to a question of `asked`.
+    pub(crate) fn hear(&self, asked: Instant, micros: i64) -> Result<(), Error> {
+        let (middle, heard) = (middle(asked), timestamp(micros)?);
+        let mut anchor = self.anchor();
+        let off = heard.duration_since(carry(*anchor, middle));
+        if off.abs() > JITTER {
+            if off.abs() > STEP {
+                tracing::warn!(by = %off, "the database's clock was set: what is due follows it");
+                metrics::counter!("watchkeeper_clock_steps_total").increment(1);
+            }
+            *anchor = (middle, heard);
+        }
+        Ok(())
+    }
+
+    fn anchor(&self) -> MutexGuard<'_, (Instant, Timestamp)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock for ServerClock {
+    fn now(&self) -> Timestamp {
+        let anchor = *self.anchor();
+        carry(anchor, Instant::now())
+    }
+}
+
+fn carry((at, time): (Instant, Timestamp), now: Instant) -> Timestamp {
+    let span = |duration: Duration| SignedDuration::from_micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX));
+    match now.checked_duration_since(at) {
+        Some(passed) => time.saturating_add(span(passed)).unwrap_or(time),
+        None => time.saturating_sub(span(at.duration_since(now))).unwrap_or(time),
+    }
+}
+
+/// The answer was made about half-way between the question and now.
+fn middle(asked: Instant) -> Instant {
+    asked + asked.elapsed() / 2
+}
+
+fn timestamp(micros: i64) -> Result<Timestamp, Error> {
+    Timestamp::from_microsecond(micros).map_err(|error| Error::Unavailable(format!("the database's clock is out of range: {error}")))
+}
+
+impl Tx {
+    /// The time by which leases are judged and jobs become due, in microseconds: PostgreSQL's own, asked now; on SQLite this process's.
+    pub(crate) async fn db_now(&mut self) -> Result<i64, Error> {
+        if !self.core.server_time {
+            return Ok(micros(self.core.clock.now()));
+        }
+        let found: Option<(i64,)> = row!(self, SERVER_NOW);
+        found.map(|(now,)| now).ok_or_else(|| Error::Unavailable("the database does not say what time it is".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_little_jitter_changes_nothing_and_a_step_is_followed() {
+        let now = Instant::now();
+        let clock = ServerClock::heard(now, 1_000_000_000).unwrap();
+        let began = clock.now();
+        clock.hear(now, 1_000_050_000).unwrap();
+        assert!(clock.now().duration_since(began) < SignedDuration::from_millis(45), "{}", clock.now());
+        clock.hear(Instant::now(), 4_600_000_000).unwrap();
+        assert!(clock.now().as_second() >= 4_600);
+    }
+}
