@@ -212,16 +212,26 @@ pub struct ActOutcome {
     pub code: String,
     /// A sentence for the person, saying what to do where it was refused.
     pub text: String,
+    /// The run that it is about, where a run was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 impl ActOutcome {
     /// It took effect.
     pub fn done(code: &str, text: impl Into<String>) -> Self {
-        Self { done: true, code: code.to_owned(), text: text.into() }
+        Self { done: true, code: code.to_owned(), text: text.into(), run: None }
     }
 
     /// It was refused.
     pub fn refused(code: &str, text: impl Into<String>) -> Self {
-        Self { done: false, code: code.to_owned(), text: text.into() }
+        Self { done: false, code: code.to_owned(), text: text.into(), run: None }
+    }
+
+    /// The same, about this run.
+    #[must_use]
+    pub fn of(mut self, run: RunId) -> Self {
+        self.run = Some(run);
+        self
     }
 }

@@ -18,6 +18,7 @@ pub mod id;
 pub mod inbox;
 pub mod incident;
 pub mod job;
+pub mod lifecycle;
 pub mod matcher;
 pub mod permission;
 pub mod plan;

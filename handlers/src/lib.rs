@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use domain::action::ActionCatalogue;
 use domain::button::ButtonKeys;
 use domain::chat::Chat;
+use domain::lifecycle::Bus;
 use domain::redact::Redactor;
 use domain::rules::RuleSet;
 use domain::time::Clock;
@@ -56,6 +57,8 @@ pub struct Cx {
     pub redactor: Arc<Redactor>,
     /// Calls the address that must hear from us; `None` if none is configured.
     pub beat: Option<Arc<dyn Beat>>,
+    /// Carries lifecycle events to other programs; `None` if that is not configured.
+    pub bus: Option<Arc<dyn Bus>>,
     /// Wakes the worker.
     pub wake: Arc<Wake>,
     /// In a job, the claim under which it is carried out: ask it before every effect.

@@ -26,7 +26,7 @@ use webhook_gateway::{
 };
 
 use crate::beat::HttpBeat;
-use crate::bus::Bus;
+use crate::bus::{self, Inbound, Link, Outbound};
 use crate::config::Config;
 use crate::keys;
 use crate::lifecycle::{Stop, on_hangup};
@@ -104,6 +104,7 @@ impl App {
             }
             None => None,
         };
+        let link = config.nats.as_ref().map(|nats| Link::new(nats.link.clone()));
         let cx = Cx {
             store: store.clone(),
             rules: Arc::clone(&rules),
@@ -113,16 +114,19 @@ impl App {
             buttons,
             redactor,
             beat,
+            bus: outbound(&config, link.as_ref(), &store),
             wake: Arc::clone(&wake),
             claim: handlers::Claim::default(),
         };
         tasks.push(tokio::spawn(Worker::new(cx).run()));
 
-        let bus = config.nats.as_ref().filter(|nats| !nats.subscriptions.is_empty());
-        let bus = bus.map(|nats| Bus::new(nats.clone(), store.clone(), Arc::clone(&rules), Arc::clone(&clock), stop.soft.clone()));
-        let bus_state = bus.as_ref().map(Bus::state);
-        if let Some(bus) = bus {
-            tasks.push(tokio::spawn(bus.run()));
+        if let (Some(nats), Some(link)) = (&config.nats, &link) {
+            let inbound =
+                Inbound::new(nats.clone(), link.clone(), store.clone(), Arc::clone(&rules), Arc::clone(&clock), stop.soft.clone());
+            tasks.push(tokio::spawn(inbound.run()));
+            if let Some(ingest) = &nats.ingest {
+                tasks.push(tokio::spawn(bus::Taker::new(ingest.clone(), link.clone(), store.clone(), stop.soft.clone()).run()));
+            }
         }
         if let Some(discord) = platforms.discord.clone() {
             tasks.push(tokio::spawn(register_commands(discord, stop.soft.clone())));
@@ -140,7 +144,12 @@ impl App {
         let listener = TcpListener::bind(config.server.listen)
             .with_context(|| format!("cannot listen on {}: is another server running there?", config.server.listen))?;
         let address = listener.local_addr()?;
-        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, bus_state, &reloader).router();
+        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, link.as_ref(), &reloader).router();
+        if let (Some(link), Some(commands)) = (&link, config.nats.as_ref().and_then(|nats| nats.commands.as_ref())) {
+            let router = router.clone();
+            let call: bus::Call = Arc::new(move |request| Box::pin(webhook_gateway::call(router.clone(), request)));
+            tasks.push(tokio::spawn(bus::Commands::new(commands.clone(), link.clone(), call, stop.soft.clone()).run()));
+        }
         let tls = config.server.tls.as_ref().map(|tls| TlsFiles {
             certificate: tls.cert_file.clone(),
             key: tls.key_file.clone(),
@@ -261,6 +270,21 @@ impl Running {
     }
 }
 
+/// Where lifecycle events go, if anywhere.
+fn outbound(config: &Config, link: Option<&Link>, store: &Store) -> Option<Arc<dyn domain::lifecycle::Bus>> {
+    let publish = config.nats.as_ref()?.publish.clone()?;
+    store.publish_lifecycle();
+    Some(Arc::new(Outbound::new(publish, link?.clone(), config.server.public_url.clone())))
+}
+
+/// What keeps the sources' deliveries before they are answered.
+fn intake(config: &Config, link: Option<&Link>, store: &Store) -> Arc<dyn Inbox> {
+    match (config.nats.as_ref().and_then(|nats| nats.ingest.clone()), link) {
+        (Some(ingest), Some(link)) => Arc::new(bus::Intake::new(ingest, link.clone(), store.clone())),
+        _ => Arc::new(store.clone()),
+    }
+}
+
 /// With a trusted proxy in front, and no TLS of our own, nobody else but this machine may connect.
 fn trusted_peers(server: &crate::config::ServerConfig) -> Option<webhook_gateway::Peers> {
     if server.trusted_proxy.is_empty() || server.tls.is_some() {
@@ -349,7 +373,7 @@ fn gateway(
     clock: &Arc<dyn Clock>,
     stop: &Stop,
     session_keys: &[secrecy::SecretSlice<u8>],
-    bus: Option<crate::bus::BusState>,
+    link: Option<&Link>,
     reloader: &Arc<Reloader>,
 ) -> Gateway {
     let recorder = crate::recorder::install();
@@ -364,11 +388,12 @@ fn gateway(
         },
         store: store.clone(),
         inbox: Arc::new(store.clone()),
+        intake: intake(config, link, store),
         rules: Arc::clone(rules),
         chat: platforms.routes.clone(),
         clock: Arc::clone(clock),
         metrics: Arc::new(move || recorder.render()),
-        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), bus)),
+        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), link.map(Link::state))),
         console: ConsoleSettings { link_keys: session_keys.to_vec() },
         reload: Arc::new(move || {
             let reloader = Arc::clone(&reloader);

@@ -2,6 +2,7 @@
 
 use domain::approval::Approval;
 use domain::id::{ApprovalId, RunId};
+use domain::lifecycle::of_approval;
 
 use crate::codec::{from_doc, micros, to_doc};
 use crate::tx::{exec, on, row, rows};
@@ -25,8 +26,7 @@ impl Tx {
             micros(approval.expires_at),
             to_doc(approval)?
         );
-        self.approval_changed(approval);
-        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+        if inserted == 1 { self.approval_changed(approval, None).await } else { Err(Error::Conflict) }
     }
 
     /// Stores a vote or the end of a request that was pending with `expected_votes` votes.
@@ -44,14 +44,14 @@ impl Tx {
             approval.id.to_string(),
             votes(expected_votes)
         );
-        self.approval_changed(approval);
-        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+        if updated == 1 { self.approval_changed(approval, Some("pending")).await } else { Err(Error::Conflict) }
     }
 
-    fn approval_changed(&mut self, approval: &Approval) {
+    async fn approval_changed(&mut self, approval: &Approval, before: Option<&str>) -> Result<(), Error> {
         if let Some(incident) = approval.incident {
             self.changed(Change::Incident(incident));
         }
+        self.tell_bus(of_approval(approval, before, self.core.clock.now())).await
     }
 
     /// One request.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use domain::id::IncidentId;
 use domain::incident::Incident;
+use domain::lifecycle::of_incident;
 
 use crate::codec::{clean, from_doc, micros, to_doc};
 use crate::tx::{exec, on, row, rows, rows_of};
@@ -87,8 +88,7 @@ impl Tx {
             incident.version,
             to_doc(incident)?
         );
-        self.changed(Change::Incident(incident.id));
-        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+        if inserted == 1 { self.incident_changed(incident, None).await } else { Err(Error::Conflict) }
     }
 
     /// Stores a changed incident.
@@ -96,6 +96,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Conflict`] if its stored version is not `expected_version`, or if it would be a second open one.
     pub async fn put_incident(&mut self, incident: &Incident, expected_version: i64) -> Result<(), Error> {
+        let before = self.state_before("select state from incidents where id = $1", incident.id.to_string()).await?;
         let updated = exec!(
             self,
             "update incidents set state = $1, severity_name = $2, search = $3, resolved_at = $4, version = $5, doc = $6 \
@@ -109,8 +110,12 @@ impl Tx {
             incident.id.to_string(),
             expected_version
         );
+        if updated == 1 { self.incident_changed(incident, before.as_deref()).await } else { Err(Error::Conflict) }
+    }
+
+    async fn incident_changed(&mut self, incident: &Incident, before: Option<&str>) -> Result<(), Error> {
         self.changed(Change::Incident(incident.id));
-        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+        self.tell_bus(of_incident(incident, before, self.core.clock.now())).await
     }
 
     /// One incident.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use domain::id::StartId;
@@ -60,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) sightings: Sightings,
     /// The way to other replicas; on PostgreSQL alone.
     pub(crate) link: OnceLock<Link>,
+    /// Whether lifecycle events are kept for the bus.
+    pub(crate) publishes: AtomicBool,
     durability: String,
 }
 
@@ -104,6 +108,7 @@ impl Store {
             server_clock,
             sightings: Sightings::default(),
             link: OnceLock::new(),
+            publishes: AtomicBool::new(false),
             durability,
         });
         // A name that a living process has as well says nothing about whose claims those are.

@@ -1,6 +1,7 @@
 //! Runs of runbooks, changed only by compare-and-set.
 
 use domain::id::{IncidentId, RunId};
+use domain::lifecycle::of_run;
 use domain::run::{Run, RunState};
 use jiff::Timestamp;
 
@@ -47,8 +48,7 @@ impl Tx {
             return Err(Error::Conflict);
         }
         self.put_run_targets(run).await?;
-        self.run_changed(run);
-        Ok(())
+        self.run_changed(run, None).await
     }
 
     /// Stores a changed run.
@@ -56,6 +56,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Conflict`] if its stored version is not `expected_version`.
     pub async fn put_run(&mut self, run: &Run, expected_version: i64) -> Result<(), Error> {
+        let before = self.state_before("select state from runs where id = $1", run.id.to_string()).await?;
         let updated = exec!(
             self,
             "update runs set state = $1, finished_at = $2, version = $3, doc = $4 where id = $5 and version = $6",
@@ -74,8 +75,7 @@ impl Tx {
             exec!(self, "delete from run_targets where run_id = $1", run.id.to_string());
             self.put_run_targets(run).await?;
         }
-        self.run_changed(run);
-        Ok(())
+        self.run_changed(run, before.as_deref()).await
     }
 
     async fn put_run_targets(&mut self, run: &Run) -> Result<(), Error> {
@@ -90,10 +90,11 @@ impl Tx {
         Ok(())
     }
 
-    fn run_changed(&mut self, run: &Run) {
+    async fn run_changed(&mut self, run: &Run, before: Option<&str>) -> Result<(), Error> {
         if let Some(incident) = run.incident {
             self.changed(Change::Incident(incident));
         }
+        self.tell_bus(of_run(run, before, self.core.clock.now())).await
     }
 
     /// One run.

@@ -36,6 +36,7 @@ const STEPS: &[Step] = steps! {
     7 "0007_audit",
     8 "0008_signin",
     11 "0011_replicas",
+    12 "0012_lifecycle",
 };
 
 /// The migrator for a database.

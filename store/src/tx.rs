@@ -1,6 +1,6 @@
 //! One transaction on either database, and the macros by which one SQL text serves both.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::open::Core;
@@ -18,6 +18,8 @@ pub struct Tx {
     /// Queue rows that this transaction claimed, by event.
     pub(crate) claimed: HashMap<i64, VecDeque<i64>>,
     pub(crate) writes: bool,
+    /// Lanes of lifecycle events that got one.
+    pub(crate) lanes: BTreeSet<i64>,
 }
 
 /// The connection of a transaction.
@@ -29,14 +31,15 @@ pub(crate) enum Conn {
 
 impl Tx {
     pub(crate) fn new(core: Arc<Core>, conn: Conn, writes: bool) -> Self {
-        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes }
+        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, lanes: BTreeSet::new() }
     }
 
     /// Makes it last, then tells who listens.
     ///
     /// # Errors
     /// [`Error::Retry`] and [`Error::Unavailable`]. After the latter nobody knows whether it lasted.
-    pub async fn commit(self) -> Result<(), Error> {
+    pub async fn commit(mut self) -> Result<(), Error> {
+        self.enqueue_lanes().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx) => tx.commit().await?,

@@ -17,6 +17,10 @@ mod hostile;
 #[cfg(test)]
 mod nats;
 #[cfg(test)]
+mod nats_faults;
+#[cfg(test)]
+mod nats_out;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod postgres;

@@ -213,6 +213,7 @@ fn worker(store: &Store) -> anyhow::Result<(Arc<Wake>, tokio::task::JoinHandle<(
         buttons: ButtonKeys::new(vec![vec![1; 32].into()]).map_err(anyhow::Error::msg)?,
         redactor: Arc::new(Redactor::detectors_only()),
         beat: None,
+        bus: None,
         wake: Arc::clone(&wake),
         claim: handlers::Claim::default(),
     };

@@ -31,6 +31,8 @@ pub struct Gateway {
     pub store: Store,
     /// For everything that happens.
     pub inbox: Arc<dyn Inbox>,
+    /// For deliveries of the sources: the same, or one that keeps them elsewhere first.
+    pub intake: Arc<dyn Inbox>,
     /// The rule set in force: heartbeats of the sources, people, runbooks.
     pub rules: Arc<ArcSwap<RuleSet>>,
     /// The chat platforms that bring HTTP routes.
@@ -57,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) intake: Arc<dyn Inbox>,
     pub(crate) rules: Arc<ArcSwap<RuleSet>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
@@ -110,6 +113,7 @@ impl Gateway {
             settings: self.settings,
             store: self.store,
             inbox: self.inbox,
+            intake: self.intake,
             rules: self.rules,
             clock: self.clock,
             metrics: self.metrics,

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use domain::event::{Delivery, NewEvent};
 use domain::id::DeliveryId;
-use domain::inbox::Accepted;
+use domain::inbox::{Accepted, Inbox};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ async fn receive(app: &App, kind: &'static dyn Source, name: &str, request: Requ
     };
     let delivery = delivery(app, name, &proof, parsed, bytes.clone(), received_at);
     let events = delivery.events.len();
-    let repeats = accept(app, delivery).await.inspect_err(|_| rejected(name, "store"))?.repeats;
+    let repeats = accept_in(app, &*app.intake, delivery).await.inspect_err(|_| rejected(name, "store"))?.repeats;
 
     let labels = [("source", name.to_owned())];
     metrics::counter!("watchkeeper_events_received_total", &labels).increment(events as u64);
@@ -162,11 +162,15 @@ fn delivery(app: &App, name: &str, proof: &Proof, parsed: Parsed, raw: Bytes, re
 
 /// Stores a delivery, for so long as its size deserves.
 pub(crate) async fn accept(app: &App, delivery: Delivery) -> Result<Accepted, ApiError> {
+    accept_in(app, &*app.inbox, delivery).await
+}
+
+async fn accept_in(app: &App, inbox: &dyn Inbox, delivery: Delivery) -> Result<Accepted, ApiError> {
     if delivery.events.is_empty() {
         return Ok(Accepted { seqs: Vec::new(), repeats: 0 });
     }
     let patience = app.settings.limits.store_time + Duration::from_millis(delivery.events.len() as u64);
-    match tokio::time::timeout(patience, app.inbox.accept(delivery)).await {
+    match tokio::time::timeout(patience, inbox.accept(delivery)).await {
         Ok(accepted) => Ok(accepted?),
         Err(_) => Err(ApiError::store_unavailable()),
     }

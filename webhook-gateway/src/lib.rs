@@ -5,6 +5,7 @@
 mod api;
 mod auth;
 mod body;
+mod call;
 mod chat;
 mod console;
 mod error;
@@ -28,6 +29,7 @@ pub mod tokens;
 mod tests;
 
 pub use auth::{AuthError, Credential, HashedSecret, SourceAuth};
+pub use call::call;
 pub use console::{ConsoleSettings, LoginLinks, NoLink};
 pub use error::ApiError;
 pub use gateway::{Gateway, Reload};

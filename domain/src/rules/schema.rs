@@ -58,7 +58,7 @@ pub struct Rules {
 }
 
 /// The top-level keys that belong to the server; the rules leave them alone, so that both may stand in one file.
-pub const SERVER_KEYS: [&str; 14] = [
+pub const SERVER_KEYS: [&str; 15] = [
     "include",
     "server",
     "data_dir",
@@ -67,6 +67,7 @@ pub const SERVER_KEYS: [&str; 14] = [
     "slack",
     "discord",
     "nats",
+    "ingest",
     "programs",
     "egress",
     "tools",

@@ -41,13 +41,15 @@ pub(super) async fn ask(
         return Ok(ActOutcome::refused(
             "already",
             format!("{runbook} is {} for this incident already.", run.state.as_str().replace('_', " ")),
-        ));
+        )
+        .of(run.id));
     }
     match runs::ask_by_person(batch, incident, &who, &runbook, params.clone()).await? {
         Ok(run) if run.state == RunState::AwaitingApproval => {
-            Ok(ActOutcome::done("awaiting_approval", format!("{runbook} waits for somebody else to approve it (run {}).", run.id)))
+            Ok(ActOutcome::done("awaiting_approval", format!("{runbook} waits for somebody else to approve it (run {}).", run.id))
+                .of(run.id))
         }
-        Ok(run) => Ok(ActOutcome::done("queued", format!("{runbook} is queued (run {}).", run.id))),
+        Ok(run) => Ok(ActOutcome::done("queued", format!("{runbook} is queued (run {}).", run.id)).of(run.id)),
         Err(no_plan) => Ok(ActOutcome::refused("no_plan", format!("{runbook} cannot run: {no_plan}."))),
     }
 }

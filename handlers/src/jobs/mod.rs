@@ -67,6 +67,7 @@ jobs! {
     chat_reply::ChatReply,
     chat_thread::ChatThread,
     incident_look::IncidentLook,
+    lifecycle_publish::LifecyclePublish,
     run_advance::RunAdvance,
     upkeep::Upkeep,
 }

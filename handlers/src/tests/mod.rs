@@ -2,6 +2,7 @@
 
 mod acts;
 mod incidents;
+mod lifecycle;
 mod remedies;
 mod silence;
 mod world;

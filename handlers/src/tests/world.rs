@@ -103,10 +103,18 @@ impl World {
             buttons: ButtonKeys::new(vec![vec![1; 32].into()]).unwrap(),
             redactor: Arc::new(Redactor::detectors_only()),
             beat: None,
+            bus: None,
             wake: Arc::new(Wake::default()),
             claim: crate::Claim::default(),
         };
         Self { worker: Worker::new(cx.clone()), cx, clock, script, _dir: dir }
+    }
+
+    /// From now on this bus is told of what happens.
+    pub(super) fn connect(&mut self, bus: Arc<dyn domain::lifecycle::Bus>) {
+        self.cx.store.publish_lifecycle();
+        self.cx.bus = Some(bus);
+        self.worker = Worker::new(self.cx.clone());
     }
 
     /// Changes the rules, as a reload would.

@@ -1,4 +1,4 @@
-//! `nats`: where the bus is, and which of its messages are events of which source.
+//! `nats`: where the bus is, which of its messages are events of which source, and what it is told.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,24 +6,28 @@ use std::sync::Arc;
 
 use domain::rules::problem::suggest;
 use domain::rules::tree::Node;
-use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use webhook_gateway::SourceTable;
 use webhook_gateway::sources::generic::GenericMap;
 
+use super::link::{NatsLink, NatsTls, is_address, is_word};
 use super::one_or_many::OneOrMany;
 use super::part::Sections;
 
 /// Where the bus is and what it brings.
 #[derive(Clone, Debug)]
 pub(crate) struct NatsConfig {
-    /// `nats://host:4222`, one or more of a cluster.
-    pub(crate) urls: Vec<String>,
-    /// A credentials file of NATS.
-    pub(crate) credentials: Option<PathBuf>,
+    /// How to reach it.
+    pub(crate) link: NatsLink,
     /// The subscriptions, by source name.
     pub(crate) subscriptions: BTreeMap<String, Subscription>,
+    /// Where lifecycle events go.
+    pub(crate) publish: Option<Publish>,
+    /// Where requests for runs come from.
+    pub(crate) commands: Option<Commands>,
+    /// Where deliveries of the HTTP sources are kept before they reach the store.
+    pub(crate) ingest: Option<Ingest>,
 }
 
 /// Which messages are events of a source.
@@ -39,6 +43,76 @@ pub(crate) struct Subscription {
     pub(crate) map: Arc<GenericMap>,
 }
 
+/// Lifecycle events of incidents, runs and approvals, as CloudEvents on JetStream.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Publish {
+    /// Subjects begin with this: PREFIX.incident.opened. Default: watchkeeper.
+    #[serde(default = "prefix")]
+    pub(crate) prefix: String,
+    /// The stream that keeps them; made if it is not there. Default: WATCHKEEPER.
+    #[serde(default = "lifecycle_stream")]
+    pub(crate) stream: String,
+    /// Copies, if the stream is made. Default: 1.
+    #[serde(default = "one")]
+    pub(crate) replicas: usize,
+}
+
+/// Requests on PREFIX.cmd.runbook.run start runs, for callers with a token of the API.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Commands {
+    /// The subject begins with this. Default: watchkeeper.
+    #[serde(default = "prefix")]
+    pub(crate) prefix: String,
+}
+
+/// `ingest`: what an HTTP source's 2xx rests on.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ingest {
+    /// `store`: our own commit, the default. `jetstream`: the acknowledgement of a stream that should have three copies and sync always.
+    #[serde(default)]
+    pub(crate) via: Via,
+    /// The stream; made if it is not there. Default: WATCHKEEPER_INGEST.
+    #[serde(default = "ingest_stream")]
+    pub(crate) stream: String,
+    /// Copies, if the stream is made. Default: 3.
+    #[serde(default = "three")]
+    pub(crate) replicas: usize,
+}
+
+/// What keeps a delivery before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Via {
+    /// Our own database.
+    #[default]
+    Store,
+    /// A stream of NATS.
+    Jetstream,
+}
+
+fn prefix() -> String {
+    "watchkeeper".to_owned()
+}
+
+fn lifecycle_stream() -> String {
+    "WATCHKEEPER".to_owned()
+}
+
+fn ingest_stream() -> String {
+    "WATCHKEEPER_INGEST".to_owned()
+}
+
+fn one() -> usize {
+    1
+}
+
+fn three() -> usize {
+    3
+}
+
 /// NATS JetStream, 2.10 or newer.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +125,15 @@ pub(super) struct Written {
     /// Which messages are events, by the name of the source (of kind `generic`) whose `map` reads them.
     #[serde(default)]
     subscriptions: BTreeMap<String, WrittenSubscription>,
+    /// Certificates.
+    #[serde(default)]
+    tls: NatsTls,
+    /// Lifecycle events out. Off unless it stands here.
+    #[serde(default)]
+    publish: Option<Publish>,
+    /// Requests for runs in. Off unless it stands here.
+    #[serde(default)]
+    commands: Option<Commands>,
 }
 
 /// Which messages are events of a source.
@@ -70,13 +153,23 @@ struct WrittenSubscription {
 pub(super) struct NatsDraft {
     node: Node,
     written: Written,
+    ingest: Option<Ingest>,
 }
 
 impl NatsConfig {
     pub(super) fn read(cx: &mut Sections<'_, '_, '_>) -> Option<NatsDraft> {
-        let (node, written) = cx.value::<Written>("nats")?;
-        let good = |url: &String| Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "nats" | "tls" | "ws" | "wss") && url.has_host());
-        if written.url.0.is_empty() || !written.url.0.iter().all(good) {
+        let ingest = cx.value::<Ingest>("ingest");
+        let Some((node, written)) = cx.value::<Written>("nats") else {
+            if let Some((node, _)) = ingest.filter(|(_, ingest)| ingest.via == Via::Jetstream) {
+                let help = "say where it is: `nats: { url: nats://HOST:4222 }`".to_owned();
+                cx.report().add(node.find(&["via"]).at, "there is no NATS to keep deliveries", help);
+            }
+            return None;
+        };
+        if let Some((node, ingest)) = &ingest {
+            token(cx, node.find(&["stream"]), &ingest.stream);
+        }
+        if written.url.0.is_empty() || !written.url.0.iter().all(|url| is_address(url)) {
             let help = "write nats://HOST:4222, or tls://HOST:4222".to_owned();
             cx.report().add(node.find(&["url"]).at, "this is no address of a NATS server", help);
         }
@@ -91,7 +184,24 @@ impl NatsConfig {
                 cx.report().add(node.find(&["subjects"]).at, "this is no NATS subject", help);
             }
         }
-        Some(NatsDraft { node, written })
+        if !written.tls.is_whole() {
+            let help = "a certificate and its key belong together: give `cert_file` and `key_file`".to_owned();
+            cx.report().add(node.find(&["tls"]).at, "half a certificate", help);
+        }
+        for (section, prefix) in [
+            ("publish", written.publish.as_ref().map(|publish| &publish.prefix)),
+            ("commands", written.commands.as_ref().map(|commands| &commands.prefix)),
+        ] {
+            if prefix.is_some_and(|prefix| !is_subject(prefix) || prefix.contains(['*', '>'])) {
+                let help = "words with dots between them, without `*` and `>`".to_owned();
+                cx.report().add(node.find(&[section, "prefix"]).at, "subjects cannot begin with this", help);
+            }
+        }
+        if let Some(publish) = &written.publish {
+            token(cx, node.find(&["publish", "stream"]), &publish.stream);
+        }
+        let ingest = ingest.map(|(_, ingest)| ingest).filter(|ingest| ingest.via == Via::Jetstream);
+        Some(NatsDraft { node, written, ingest })
     }
 }
 
@@ -102,7 +212,7 @@ impl NatsDraft {
 
     /// Finds the mapping of every subscription.
     pub(super) fn joined(self, cx: &mut Sections<'_, '_, '_>, sources: &SourceTable) -> NatsConfig {
-        let Self { node, written } = self;
+        let Self { node, written, ingest } = self;
         let declared =
             cx.written("sources").map(|node| node.entries().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()).unwrap_or_default();
         let mut subscriptions = BTreeMap::new();
@@ -123,13 +233,17 @@ impl NatsDraft {
             let durable = subscription.durable.unwrap_or_else(|| format!("watchkeeper-{}", source.replace('.', "-")));
             subscriptions.insert(source, Subscription { stream: subscription.stream, subjects: subscription.subjects.0, durable, map });
         }
-        NatsConfig { urls: written.url.0, credentials: written.credentials_file.map(|path| cx.base.join(path)), subscriptions }
+        let link = NatsLink {
+            urls: written.url.0,
+            credentials: written.credentials_file.map(|path| cx.base.join(path)),
+            tls: written.tls.at(cx.base),
+        };
+        NatsConfig { link, subscriptions, publish: written.publish, commands: written.commands, ingest }
     }
 }
 
 fn token(cx: &mut Sections<'_, '_, '_>, node: &Node, name: &str) {
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > 100 || !name.chars().all(good) {
+    if !is_word(name) {
         let help = "use letters, digits, `-` and `_`".to_owned();
         cx.report().add(node.at, format!("{name:?} cannot be the name of a stream or consumer"), help);
     }

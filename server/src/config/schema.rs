@@ -26,6 +26,7 @@ pub(super) struct Sections {
     slack: Option<super::chat::WrittenSlack>,
     discord: Option<super::chat::WrittenDiscord>,
     nats: Option<super::bus::Written>,
+    ingest: Option<super::bus::Ingest>,
     /// Programs that `command` may run: absolute paths.
     programs: Option<Vec<PathBuf>>,
     /// Where requests may go besides public addresses on ports 80 and 443.

@@ -145,7 +145,7 @@ sources: { tasks: { kind: generic, map: { labels: { alertname: '"TaskCreated"', 
 "#;
     let config = load(text).unwrap_or_else(|problems| panic!("{problems:?}"));
     let nats = config.nats.unwrap();
-    assert_eq!((nats.urls.len(), nats.subscriptions["tasks"].durable.as_str()), (2, "watchkeeper-tasks"));
+    assert_eq!((nats.link.urls.len(), nats.subscriptions["tasks"].durable.as_str()), (2, "watchkeeper-tasks"));
 }
 
 #[test]

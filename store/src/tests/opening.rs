@@ -125,6 +125,7 @@ on_both! {
         let audit = tx.audit_rows(0, 10).await.unwrap();
         assert!(store.audit_intact(&audit[0]).unwrap(), "written by the first version, under the key of these tests");
         assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
+        assert_eq!(tx.unpublished(3, 10).await.unwrap()[0].1.kind, "incident.opened");
         tx.commit().await.unwrap();
         let lease = jiff::SignedDuration::from_secs(1);
         assert_eq!(store.claim_jobs(10, lease).await.unwrap().len(), 1);
@@ -155,6 +156,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (7, include_str!("../../fixtures/0007_audit.sql")),
     (8, include_str!("../../fixtures/0008_signin.sql")),
     (11, include_str!("../../fixtures/0011_replicas.sql")),
+    (12, include_str!("../../fixtures/0012_lifecycle.sql")),
 ];
 
 #[test]

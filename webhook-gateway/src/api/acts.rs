@@ -52,7 +52,11 @@ pub(crate) async fn act(app: &App, caller: &Caller, headers: &HeaderMap, verb: V
 fn told(outcome: &ActOutcome) -> Result<Response, ApiError> {
     let (code, detail) = (outcome.code.clone(), outcome.text.clone());
     if outcome.done {
-        return Ok(Json(json!({"done": true, "code": code, "text": detail})).into_response());
+        let mut body = json!({"done": true, "code": code, "text": detail});
+        if let Some(run) = outcome.run {
+            body["run"] = json!(run);
+        }
+        return Ok(Json(body).into_response());
     }
     match code.as_str() {
         known if FORBIDDEN.contains(&known) => Err(ApiError::Forbidden { code, detail }),

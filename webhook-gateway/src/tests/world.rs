@@ -95,6 +95,7 @@ impl World {
         let router = Gateway {
             settings,
             store: store.clone(),
+            intake: setup.inbox.clone().unwrap_or_else(|| Arc::new(store.clone())),
             inbox: setup.inbox.unwrap_or_else(|| Arc::new(store.clone())),
             rules: Arc::clone(&rules),
             chat: vec![Arc::new(Echo)],

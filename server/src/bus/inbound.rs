@@ -1,15 +1,15 @@
-//! NATS JetStream in: messages become events, acknowledged after our own commit. The database is the truth.
+//! NATS JetStream in: messages become events, acknowledged after our own commit.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind};
-use bytes::Bytes;
-use domain::event::{Delivery, NewEvent, Sighting, Status};
+use domain::canonical::ContentKey;
+use domain::event::Delivery;
 use domain::inbox::Inbox;
 use domain::rules::RuleSet;
 use domain::time::Clock;
@@ -18,41 +18,21 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 use webhook_gateway::sources::generic::map;
 
+use super::gaps::{Gap, Mark};
+use super::{BusState, Link, RECONNECT, about_ourselves};
 use crate::config::{NatsConfig, Subscription};
 
 /// A message is offered this often before it is set aside.
 const MOST_DELIVERIES: i64 = 5;
 /// How long a message may be under way before it is offered again.
 const ACK_WAIT: Duration = Duration::from_secs(30);
-/// Waits between two tries to reach the server or its stream.
-const RECONNECT: Duration = Duration::from_secs(2);
-/// The oldest server whose answers async-nats reads.
-const OLDEST: (u64, u64) = (2, 10);
-
-/// What is wrong with the bus; `None` is nothing.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BusState(Arc<Mutex<BTreeMap<String, String>>>);
-
-impl BusState {
-    /// What is wrong now.
-    pub(crate) fn get(&self) -> Option<String> {
-        let problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = problems.iter().map(|(source, problem)| format!("{source}: {problem}")).collect::<Vec<_>>().join("; ");
-        (!text.is_empty()).then_some(text)
-    }
-
-    fn set(&self, source: &str, problem: Option<String>) {
-        let mut problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match problem {
-            Some(problem) => problems.insert(source.to_owned(), problem),
-            None => problems.remove(source),
-        };
-    }
-}
+/// How often the stream is asked whether it dropped something.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Takes messages of all subscriptions until told to stop. A server that is away is no failure: it is tried again.
-pub(crate) struct Bus {
+pub(crate) struct Inbound {
     settings: NatsConfig,
+    link: Link,
     store: Store,
     rules: Arc<ArcSwap<RuleSet>>,
     clock: Arc<dyn Clock>,
@@ -60,19 +40,17 @@ pub(crate) struct Bus {
     stop: CancellationToken,
 }
 
-impl Bus {
+impl Inbound {
     pub(crate) fn new(
         settings: NatsConfig,
+        link: Link,
         store: Store,
         rules: Arc<ArcSwap<RuleSet>>,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Self {
-        Self { settings, store, rules, clock, state: BusState::default(), stop }
-    }
-
-    pub(crate) fn state(&self) -> BusState {
-        self.state.clone()
+        let state = link.state();
+        Self { settings, link, store, rules, clock, state, stop }
     }
 
     /// Runs until stopped.
@@ -101,43 +79,77 @@ impl Bus {
         }
     }
 
-    /// Connects, finds or makes the durable consumer, and takes messages until something breaks.
+    /// Finds or makes the durable consumer, and takes messages until something breaks.
     async fn consume(&self, source: &str, subscription: &Subscription) -> anyhow::Result<()> {
-        let client = self.connect().await?;
-        check_version(&client.server_info().version)?;
-        let context = jetstream::new(client);
+        let context = jetstream::new(self.link.client().await?);
         let stream = context.get_stream(&subscription.stream).await.with_context(|| {
             format!("stream {:?} is not there: create it, e.g. `nats stream add {}`", subscription.stream, subscription.stream)
         })?;
+        let made = Mark::made(stream.cached_info());
+        let kept = Mark::load(&self.store, source).await?;
+        // A consumer that vanished goes on where it was: what was read long ago is no news.
+        let deliver_policy = match &kept {
+            Some(mark) if mark.made == made && mark.read > 0 => DeliverPolicy::ByStartSequence { start_sequence: mark.read + 1 },
+            _ => DeliverPolicy::All,
+        };
         let config = pull::Config {
             durable_name: Some(subscription.durable.clone()),
             filter_subjects: subscription.subjects.clone(),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             max_ack_pending: 1000,
+            deliver_policy,
             ..pull::Config::default()
         };
         let consumer = stream.get_or_create_consumer(&subscription.durable, config).await.context("the consumer cannot be made")?;
         let mut messages = consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
         self.state.set(source, None);
         tracing::info!(source, stream = %subscription.stream, "taking messages from NATS");
-        while let Some(message) = messages.next().await {
-            // A missed heartbeat or a consumer that vanished ends the stream of messages: everything is set up afresh.
-            self.take(source, subscription, &message?).await?;
+        let mut looked = Looked { stream, consumer, mark: kept };
+        self.look(source, &mut looked).await?;
+        let mut every = tokio::time::interval(LOOK);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // A missed heartbeat or a consumer that vanished ends the stream of messages: everything is set up afresh.
+                message = messages.next() => match message {
+                    Some(message) => self.take(source, subscription, &made, &message?).await?,
+                    None => bail!("the server ended the subscription"),
+                },
+                _ = every.tick() => self.look(source, &mut looked).await?,
+            }
         }
-        bail!("the server ended the subscription")
     }
 
-    async fn connect(&self) -> anyhow::Result<async_nats::Client> {
-        let mut options = async_nats::ConnectOptions::new().name("watchkeeper").connection_timeout(Duration::from_secs(3));
-        if let Some(file) = &self.settings.credentials {
-            options = options.credentials_file(file).await.with_context(|| format!("cannot read {}", file.display()))?;
+    /// Asks the stream whether it dropped something before it was read; that is an incident about ourselves.
+    async fn look(&self, source: &str, looked: &mut Looked) -> anyhow::Result<()> {
+        let stream = looked.stream.info().await.context("the stream does not answer")?.clone();
+        let consumer = looked.consumer.info().await.context("the consumer does not answer")?;
+        metrics::gauge!("watchkeeper_nats_pending", "source" => source.to_owned())
+            .set((consumer.num_pending + consumer.num_ack_pending as u64) as f64);
+        let (mark, gap) = Mark::advance(looked.mark.as_ref(), &stream, consumer);
+        if let Some(gap) = gap {
+            self.tell_gap(source, &mark, &gap).await?;
         }
-        options.connect(self.settings.urls.clone()).await.context("cannot connect")
+        if looked.mark.as_ref() != Some(&mark) {
+            mark.keep(&self.store, source).await?;
+            looked.mark = Some(mark);
+        }
+        Ok(())
+    }
+
+    async fn tell_gap(&self, source: &str, mark: &Mark, gap: &Gap) -> anyhow::Result<()> {
+        let lost = if let Gap::Dropped(first, last) = gap { last - first + 1 } else { 1 };
+        metrics::counter!("watchkeeper_nats_lost_messages_total", "source" => source.to_owned()).increment(lost);
+        tracing::warn!(source, %gap, "messages were lost before they were read");
+        let fingerprint = format!("gap/{source}/{}/{}", mark.made, mark.read);
+        let summary = format!("Messages of the source {source} were lost: {gap}.");
+        self.store.accept(about_ourselves("MessagesLost", fingerprint, source, summary, self.clock.now())).await?;
+        Ok(())
     }
 
     /// Stores one message's events, then acknowledges; a lost acknowledgement brings it again, and it meets the same keys.
-    async fn take(&self, source: &str, subscription: &Subscription, message: &jetstream::Message) -> anyhow::Result<()> {
+    async fn take(&self, source: &str, subscription: &Subscription, made: &str, message: &jetstream::Message) -> anyhow::Result<()> {
         let info = message.info().map_err(|error| anyhow::anyhow!("a message without JetStream's reply subject: {error}"))?;
         let now = self.clock.now();
         let mapped = serde_json::from_slice::<serde_json::Value>(&message.payload)
@@ -154,10 +166,10 @@ impl Bus {
             Err(error) => return self.set_aside(source, message, info.stream_sequence, &error).await,
         };
         let rules = self.rules.load();
-        let delivery_id = format!("{}/{}", info.stream, info.stream_sequence);
+        let delivery_id = identity(message, &format!("{}/{made}/{}", info.stream, info.stream_sequence));
         let mut events = webhook_gateway::sources::events(source, rules.sources.get(source), sightings, now, &delivery_id);
         for (index, event) in events.iter_mut().enumerate() {
-            event.key = domain::canonical::ContentKey::of(&[b"nats", delivery_id.as_bytes(), &index.to_be_bytes()]);
+            event.key = ContentKey::of(&[b"nats", source.as_bytes(), delivery_id.as_bytes(), &index.to_be_bytes()]);
         }
         let count = events.len() as u64;
         let delivery = Delivery { source: source.to_owned(), events, raw: message.payload.clone(), received_at: now };
@@ -174,25 +186,8 @@ impl Bus {
         let mut tx = self.store.begin().await?;
         tx.keep_sample(source, now, &message.payload, error).await?;
         tx.commit().await?;
-        let sighting = Sighting {
-            fingerprint: format!("poison/{source}"),
-            status: Status::Firing,
-            labels: [("alertname", "MessageSetAside"), ("severity", "high"), ("source", source)]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            annotations: [(
-                "summary".to_owned(),
-                format!("Message {sequence} on {} was set aside after {MOST_DELIVERIES} attempts: {error}", message.subject),
-            )]
-            .into(),
-            starts_at: now,
-            ends_at: None,
-            generator_url: None,
-            external_url: None,
-            cut: 0,
-        };
-        let events = vec![NewEvent::sighting("watchkeeper", sighting)];
-        self.store.accept(Delivery { source: "watchkeeper".to_owned(), events, raw: Bytes::new(), received_at: now }).await?;
+        let summary = format!("Message {sequence} on {} was set aside after {MOST_DELIVERIES} attempts: {error}", message.subject);
+        self.store.accept(about_ourselves("MessageSetAside", format!("poison/{source}"), source, summary, now)).await?;
         message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))
     }
 }
@@ -202,24 +197,17 @@ fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
     vec![("subject".to_owned(), message.subject.to_string())]
 }
 
-fn check_version(version: &str) -> anyhow::Result<()> {
-    let mut parts = version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
-    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    if found < OLDEST {
-        bail!("NATS server {version} is too old: it takes {}.{} or later", OLDEST.0, OLDEST.1);
-    }
-    Ok(())
+/// What makes two messages the same: the id that their sender gave them, with what they say, for as long as we remember and not only for the
+/// stream's own window; without one, their place in the stream.
+fn identity(message: &jetstream::Message, place: &str) -> String {
+    let given = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
+    let said = || hex::encode(ContentKey::of(&[message.subject.as_bytes(), &message.payload]).0);
+    given.map_or_else(|| place.to_owned(), |id| format!("id/{}/{}", id.as_str(), said()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_old_server_is_refused_with_a_clear_word() {
-        assert!(check_version("2.10.0").is_ok());
-        assert!(check_version("2.15.1").is_ok());
-        let error = check_version("2.9.10").unwrap_err().to_string();
-        assert_eq!(error, "NATS server 2.9.10 is too old: it takes 2.10 or later");
-    }
+/// The stream and consumer that a subscription reads, and how far.
+struct Looked {
+    stream: Stream,
+    consumer: PullConsumer,
+    mark: Option<Mark>,
 }

@@ -1,0 +1,301 @@
+//! `ingest.via: jetstream`: a delivery is kept on a stream before it is answered, and taken into the store from there.
+//!
+//! A source's deliveries lie on one of a few subjects, each with one durable consumer that hands out one message at a time: whichever server takes
+//! it, they reach the store in the order in which they were answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::{self, RetentionPolicy};
+use async_nats::jetstream::{self, AckKind, Context};
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use domain::act::ActOutcome;
+use domain::canonical::ContentKey;
+use domain::event::{Delivery, EventClass, NewEvent, Payload};
+use domain::inbox::{Accepted, Inbox, InboxError};
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+use super::outbound::is_absent;
+use super::{BusState, Link, RECONNECT};
+use crate::config::Ingest;
+
+/// Subjects that sources are spread over.
+const LANES: u8 = 8;
+/// How long a server may hold a message before another gets it.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+/// Room that a message leaves for its headers, in bytes.
+const HEADERS: usize = 4096;
+
+/// The inbox of the HTTP sources: what it accepts is on the stream.
+pub(crate) struct Intake {
+    settings: Ingest,
+    link: Link,
+    store: Store,
+    seen: AtomicBool,
+}
+
+impl Intake {
+    pub(crate) fn new(settings: Ingest, link: Link, store: Store) -> Self {
+        Self { settings, link, store, seen: AtomicBool::new(false) }
+    }
+
+    async fn keep(&self, delivery: &Delivery) -> anyhow::Result<()> {
+        let client = self.link.client().await?;
+        let most = client.max_payload().saturating_sub(HEADERS);
+        let context = jetstream::new(client);
+        if !self.seen.load(Ordering::Relaxed) {
+            find_stream(&context, &self.settings).await?;
+            self.seen.store(true, Ordering::Relaxed);
+        }
+        let subject = format!("{}.{}", self.settings.stream, lane(&delivery.source));
+        for message in written(delivery, most)? {
+            let message = PublishMessage::build().payload(message).expected_stream(&self.settings.stream);
+            context.send_publish(subject.clone(), message).await?.await.context("the stream did not take it")?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Inbox for Intake {
+    async fn accept(&self, delivery: Delivery) -> Result<Accepted, InboxError> {
+        // What people ask for is answered with its outcome, so it goes the direct way.
+        if delivery.events.iter().any(|event| event.class == EventClass::Person) {
+            return self.store.accept(delivery).await;
+        }
+        match self.keep(&delivery).await {
+            Ok(()) => Ok(Accepted { seqs: Vec::new(), repeats: 0 }),
+            Err(error) => {
+                self.seen.store(false, Ordering::Relaxed);
+                Err(InboxError::Unavailable(format!("NATS: {error:#}")))
+            }
+        }
+    }
+
+    async fn outcome(&self, seq: i64, wait: Duration) -> Result<Option<ActOutcome>, InboxError> {
+        self.store.outcome(seq, wait).await
+    }
+}
+
+/// Takes deliveries from the stream into the store, until told to stop.
+pub(crate) struct Taker {
+    settings: Ingest,
+    link: Link,
+    store: Store,
+    state: BusState,
+    stop: CancellationToken,
+}
+
+impl Taker {
+    pub(crate) fn new(settings: Ingest, link: Link, store: Store, stop: CancellationToken) -> Self {
+        Self { settings, state: link.state(), link, store, stop }
+    }
+
+    /// Runs until stopped.
+    pub(crate) async fn run(self) {
+        let this = Arc::new(self);
+        let mut lanes = tokio::task::JoinSet::new();
+        for lane in 0..LANES {
+            let this = Arc::clone(&this);
+            lanes.spawn(async move { this.lane(lane).await });
+        }
+        while lanes.join_next().await.is_some() {}
+    }
+
+    async fn lane(&self, lane: u8) {
+        let part = format!("ingest.{lane}");
+        while !self.stop.is_cancelled() {
+            let ended = tokio::select! {
+                ended = self.take(lane, &part) => ended,
+                () = self.stop.cancelled() => return,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(lane, error = %format!("{error:#}"), "deliveries wait on NATS");
+                self.state.set(&part, Some(format!("{error:#}")));
+            }
+            tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = self.stop.cancelled() => return }
+        }
+    }
+
+    async fn take(&self, lane: u8, part: &str) -> anyhow::Result<()> {
+        let context = jetstream::new(self.link.client().await?);
+        let stream = find_stream(&context, &self.settings).await?;
+        let name = format!("watchkeeper-{lane}");
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            filter_subject: format!("{}.{lane}", self.settings.stream),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: 1,
+            ..pull::Config::default()
+        };
+        let consumer = stream.get_or_create_consumer(&name, config).await.context("the consumer cannot be made")?;
+        let mut messages = consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
+        self.state.set(part, None);
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            match read(&message.payload) {
+                Ok(delivery) => {
+                    let source = delivery.source.clone();
+                    let repeats = self.store.accept(delivery).await?.repeats;
+                    metrics::counter!("watchkeeper_events_deduplicated_total", "source" => source).increment(u64::from(repeats));
+                    message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+                }
+                Err(error) => {
+                    // Only we write here: somebody else did, or it is of a version to come.
+                    tracing::error!(%error, subject = %message.subject, "a message on our own stream is no delivery: it is set aside");
+                    let mut tx = self.store.begin().await?;
+                    tx.keep_sample("jetstream", jiff_now(&message), &message.payload, &error.to_string()).await?;
+                    tx.commit().await?;
+                    message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))?;
+                }
+            }
+        }
+        anyhow::bail!("the server ended the subscription")
+    }
+}
+
+/// When the stream got a message.
+fn jiff_now(message: &jetstream::Message) -> Timestamp {
+    let nanos = message.info().map(|info| info.published.unix_timestamp_nanos()).unwrap_or_default();
+    Timestamp::from_nanosecond(nanos).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+fn lane(source: &str) -> u8 {
+    ContentKey::of(&[source.as_bytes()]).0[0] % LANES
+}
+
+async fn find_stream(context: &Context, settings: &Ingest) -> anyhow::Result<stream::Stream> {
+    match context.get_stream(&settings.stream).await {
+        Ok(stream) => Ok(stream),
+        Err(error) if is_absent(&error.kind()) => {
+            let config = stream::Config {
+                name: settings.stream.clone(),
+                description: Some("Deliveries on their way into Watchkeeper's store".to_owned()),
+                subjects: vec![format!("{}.*", settings.stream)],
+                retention: RetentionPolicy::WorkQueue,
+                num_replicas: settings.replicas,
+                ..stream::Config::default()
+            };
+            let name = &settings.stream;
+            let made = context.create_stream(config).await;
+            made.with_context(|| format!("the stream {name} cannot be made with {} replicas", settings.replicas))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What stands before the body in a message, as one line of JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    version: u32,
+    source: String,
+    received_at: Timestamp,
+    events: Vec<Kept>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    key: ContentKey,
+    order_key: String,
+    payload: Payload,
+}
+
+/// A delivery as messages of at most `most` bytes. One that does not fit is cut between its events, and its body at the same number of places:
+/// the pieces of the body follow each other in the evidence as they did in the request.
+fn written(delivery: &Delivery, most: usize) -> anyhow::Result<Vec<Bytes>> {
+    let mut pieces = 1;
+    loop {
+        let messages = cut(delivery, pieces)?;
+        if messages.iter().all(|message| message.len() <= most) {
+            return Ok(messages);
+        }
+        anyhow::ensure!(pieces < delivery.events.len(), "one event alone is larger than NATS takes ({most} bytes): raise its max_payload");
+        pieces = (pieces * 2).min(delivery.events.len());
+    }
+}
+
+fn cut(delivery: &Delivery, pieces: usize) -> anyhow::Result<Vec<Bytes>> {
+    let events = delivery.events.len().div_ceil(pieces).max(1);
+    let count = delivery.events.chunks(events).len().max(1);
+    let raw = delivery.raw.len().div_ceil(count).max(1);
+    let mut messages = Vec::with_capacity(count);
+    for (index, events) in delivery.events.chunks(events).enumerate() {
+        let kept = |event: &NewEvent| Kept { key: event.key, order_key: event.order_key.clone(), payload: event.payload.clone() };
+        let head = Head {
+            version: 1,
+            source: delivery.source.clone(),
+            received_at: delivery.received_at,
+            events: events.iter().map(kept).collect(),
+        };
+        let (from, to) = ((index * raw).min(delivery.raw.len()), ((index + 1) * raw).min(delivery.raw.len()));
+        let mut message = BytesMut::from(serde_json::to_string(&head)?.as_bytes());
+        message.put_u8(b'\n');
+        message.put_slice(&delivery.raw[from..to]);
+        messages.push(message.freeze());
+    }
+    Ok(messages)
+}
+
+fn read(message: &Bytes) -> anyhow::Result<Delivery> {
+    let end = message.iter().position(|byte| *byte == b'\n').context("it has no head")?;
+    let head: Head = serde_json::from_slice(&message[..end])?;
+    anyhow::ensure!(head.version == 1, "it is of version {}", head.version);
+    let event = |kept: Kept| NewEvent { key: kept.key, order_key: kept.order_key, class: EventClass::Machine, payload: kept.payload };
+    let events: Vec<NewEvent> = head.events.into_iter().map(event).collect();
+    // Nobody who can write on the stream becomes a person by it.
+    anyhow::ensure!(!events.iter().any(|event| matches!(event.payload, Payload::Act(_))), "it holds an act");
+    Ok(Delivery { source: head.source, events, raw: message.slice(end + 1..), received_at: head.received_at })
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::event::Heartbeat;
+
+    use super::*;
+
+    fn delivery(events: usize, raw: usize) -> Delivery {
+        let at = Timestamp::UNIX_EPOCH;
+        let beat = |n: usize| Heartbeat { name: format!("n{n}"), within: domain::duration::Dur::from_hours(1), at };
+        Delivery {
+            source: "am".to_owned(),
+            events: (0..events).map(|n| NewEvent::heartbeat("am", beat(n), b"x")).collect(),
+            raw: Bytes::from((0..raw).map(|n| n.to_le_bytes()[0]).collect::<Vec<_>>()),
+            received_at: at,
+        }
+    }
+
+    #[test]
+    fn a_delivery_comes_back_as_it_was_whatever_its_size() {
+        for (events, raw, most) in [(1, 0, 4096), (1, 10, 4096), (100, 5000, 1500), (7, 3, 300), (1000, 100_000, 2000)] {
+            let whole = delivery(events, raw);
+            let messages = written(&whole, most).unwrap();
+            assert!(messages.iter().all(|message| message.len() <= most));
+            let back: Vec<Delivery> = messages.iter().map(|message| read(message).unwrap()).collect();
+            let keys = |all: &[NewEvent]| all.iter().map(|event| (event.key, event.order_key.clone())).collect::<Vec<_>>();
+            let together: Vec<NewEvent> = back.iter().flat_map(|one| one.events.clone()).collect();
+            assert_eq!(keys(&together), keys(&whole.events), "{events} events");
+            let body: Vec<u8> = back.iter().flat_map(|one| one.raw.to_vec()).collect();
+            assert_eq!(body, whole.raw, "{raw} bytes");
+        }
+        assert!(written(&delivery(1, 5000), 1000).unwrap_err().to_string().contains("max_payload"));
+    }
+
+    #[test]
+    fn what_is_no_delivery_is_told_apart_and_no_act_comes_this_way() {
+        for message in ["", "{}\n", "no json\nraw", r#"{"version":2,"source":"a","received_at":"2026-01-01T00:00:00Z","events":[]}"#] {
+            assert!(read(&Bytes::from(message)).is_err(), "{message}");
+        }
+    }
+}
