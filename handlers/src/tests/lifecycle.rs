@@ -42,9 +42,9 @@ async fn world() -> (World, Arc<Line>) {
 #[tokio::test]
 async fn a_whole_life_is_told_in_order() {
     let (world, line) = world().await;
-    world.alert("web", Status::Firing).await;
+    world.alert("api", Status::Firing).await;
     world.pass(60).await;
-    world.alert("web", Status::Resolved).await;
+    world.alert("api", Status::Resolved).await;
     world.pass(600).await;
     let kinds = line.kinds();
     let wanted =
@@ -64,7 +64,7 @@ async fn a_whole_life_is_told_in_order() {
 async fn what_happened_while_the_bus_was_away_goes_out_later_in_order() {
     let (world, line) = world().await;
     *line.away.lock().unwrap() = true;
-    world.alert("web", Status::Firing).await;
+    world.alert("api", Status::Firing).await;
     world.pass(60).await;
     assert!(line.kinds().is_empty());
     assert!(world.cx.store.read().await.unwrap().count_unpublished().await.unwrap() >= 5);
@@ -79,6 +79,6 @@ async fn what_happened_while_the_bus_was_away_goes_out_later_in_order() {
 #[tokio::test]
 async fn nothing_is_kept_for_a_bus_that_is_not_configured() {
     let world = World::new("observe").await;
-    world.alert("web", Status::Firing).await;
+    world.alert("api", Status::Firing).await;
     assert_eq!(world.cx.store.read().await.unwrap().count_unpublished().await.unwrap(), 0);
 }
