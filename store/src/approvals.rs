@@ -26,7 +26,11 @@ impl Tx {
             micros(approval.expires_at),
             to_doc(approval)?
         );
-        if inserted == 1 { self.approval_changed(approval, None).await } else { Err(Error::Conflict) }
+        if inserted != 1 {
+            return Err(Error::Conflict);
+        }
+        self.approval_changed(approval, None);
+        Ok(())
     }
 
     /// Stores a vote or the end of a request that was pending with `expected_votes` votes.
@@ -44,14 +48,18 @@ impl Tx {
             approval.id.to_string(),
             votes(expected_votes)
         );
-        if updated == 1 { self.approval_changed(approval, Some("pending")).await } else { Err(Error::Conflict) }
+        if updated != 1 {
+            return Err(Error::Conflict);
+        }
+        self.approval_changed(approval, Some("pending"));
+        Ok(())
     }
 
-    async fn approval_changed(&mut self, approval: &Approval, before: Option<&str>) -> Result<(), Error> {
+    fn approval_changed(&mut self, approval: &Approval, before: Option<&str>) {
         if let Some(incident) = approval.incident {
             self.changed(Change::Incident(incident));
         }
-        self.tell_bus(of_approval(approval, before, self.core.clock.now())).await
+        self.tell_bus(of_approval(approval, before, self.core.clock.now()));
     }
 
     /// One request.

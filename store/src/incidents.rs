@@ -88,7 +88,11 @@ impl Tx {
             incident.version,
             to_doc(incident)?
         );
-        if inserted == 1 { self.incident_changed(incident, None).await } else { Err(Error::Conflict) }
+        if inserted != 1 {
+            return Err(Error::Conflict);
+        }
+        self.incident_changed(incident, None);
+        Ok(())
     }
 
     /// Stores a changed incident.
@@ -110,12 +114,16 @@ impl Tx {
             incident.id.to_string(),
             expected_version
         );
-        if updated == 1 { self.incident_changed(incident, before.as_deref()).await } else { Err(Error::Conflict) }
+        if updated != 1 {
+            return Err(Error::Conflict);
+        }
+        self.incident_changed(incident, before.as_deref());
+        Ok(())
     }
 
-    async fn incident_changed(&mut self, incident: &Incident, before: Option<&str>) -> Result<(), Error> {
+    fn incident_changed(&mut self, incident: &Incident, before: Option<&str>) {
         self.changed(Change::Incident(incident.id));
-        self.tell_bus(of_incident(incident, before, self.core.clock.now())).await
+        self.tell_bus(of_incident(incident, before, self.core.clock.now()));
     }
 
     /// One incident.

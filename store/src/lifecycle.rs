@@ -2,6 +2,7 @@
 //!
 //! The methods that store an incident, a run or an approval write the event themselves, so that no change can be made without it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use domain::job::{NewJob, Urgency};
@@ -26,26 +27,27 @@ impl Tx {
         Ok(found.map(|(state,)| state))
     }
 
-    /// Keeps an event for the bus, where somebody wants to hear of it.
-    pub(crate) async fn tell_bus(&mut self, event: Option<Lifecycle>) -> Result<(), Error> {
-        let Some(event) = event.filter(|_| self.publishes()) else { return Ok(()) };
-        let lane = i64::from(event.lane());
-        exec!(self, "insert into lifecycle (lane, doc) values ($1, $2)", lane, to_doc(&event)?);
-        self.lanes.insert(lane);
-        Ok(())
+    /// Notes an event for the bus, where somebody wants to hear of it.
+    pub(crate) fn tell_bus(&mut self, event: Option<Lifecycle>) {
+        if self.publishes() {
+            self.told.extend(event);
+        }
     }
 
-    /// One job for each lane that got an event: at the end, and in one order for all, so that two transactions do not wait for each other.
-    pub(crate) async fn enqueue_lanes(&mut self) -> Result<(), Error> {
+    /// Writes what was noted, and one job for each lane that got something: at the end, and in one order for all, so that two transactions do not
+    /// wait for each other. An incident begins before what it brings about, in whatever order both were stored.
+    pub(crate) async fn write_told(&mut self) -> Result<(), Error> {
+        let mut told = std::mem::take(&mut self.told);
+        told.sort_by_key(|event| !matches!(event.kind.as_str(), "incident.opened" | "incident.reopened"));
         let now = self.core.clock.now();
-        let job = |lane: i64| NewJob {
-            kind: JOB,
-            key: format!("{lane:02}"),
-            due_at: now,
-            urgency: Urgency::Tell,
-            payload: json!({ "lane": lane }),
-        };
-        let jobs: Vec<NewJob> = std::mem::take(&mut self.lanes).into_iter().map(job).collect();
+        let mut jobs = BTreeMap::new();
+        for event in told {
+            let lane = i64::from(event.lane());
+            exec!(self, "insert into lifecycle (lane, doc) values ($1, $2)", lane, to_doc(&event)?);
+            let (key, payload) = (format!("{lane:02}"), json!({ "lane": lane }));
+            jobs.insert(lane, NewJob { kind: JOB, key, due_at: now, urgency: Urgency::Tell, payload });
+        }
+        let jobs: Vec<NewJob> = jobs.into_values().collect();
         if jobs.is_empty() { Ok(()) } else { self.enqueue(&jobs).await }
     }
 

@@ -1,9 +1,8 @@
 //! Opening the store: which database, how it is set up, and what it promises.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::id::StartId;

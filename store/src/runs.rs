@@ -48,7 +48,8 @@ impl Tx {
             return Err(Error::Conflict);
         }
         self.put_run_targets(run).await?;
-        self.run_changed(run, None).await
+        self.run_changed(run, None);
+        Ok(())
     }
 
     /// Stores a changed run.
@@ -75,7 +76,8 @@ impl Tx {
             exec!(self, "delete from run_targets where run_id = $1", run.id.to_string());
             self.put_run_targets(run).await?;
         }
-        self.run_changed(run, before.as_deref()).await
+        self.run_changed(run, before.as_deref());
+        Ok(())
     }
 
     async fn put_run_targets(&mut self, run: &Run) -> Result<(), Error> {
@@ -90,11 +92,11 @@ impl Tx {
         Ok(())
     }
 
-    async fn run_changed(&mut self, run: &Run, before: Option<&str>) -> Result<(), Error> {
+    fn run_changed(&mut self, run: &Run, before: Option<&str>) {
         if let Some(incident) = run.incident {
             self.changed(Change::Incident(incident));
         }
-        self.tell_bus(of_run(run, before, self.core.clock.now())).await
+        self.tell_bus(of_run(run, before, self.core.clock.now()));
     }
 
     /// One run.

@@ -1,7 +1,9 @@
 //! One transaction on either database, and the macros by which one SQL text serves both.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+
+use domain::lifecycle::Lifecycle;
 
 use crate::open::Core;
 use crate::postgres::PgTx;
@@ -18,8 +20,8 @@ pub struct Tx {
     /// Queue rows that this transaction claimed, by event.
     pub(crate) claimed: HashMap<i64, VecDeque<i64>>,
     pub(crate) writes: bool,
-    /// Lanes of lifecycle events that got one.
-    pub(crate) lanes: BTreeSet<i64>,
+    /// Lifecycle events of what it changed.
+    pub(crate) told: Vec<Lifecycle>,
 }
 
 /// The connection of a transaction.
@@ -31,7 +33,7 @@ pub(crate) enum Conn {
 
 impl Tx {
     pub(crate) fn new(core: Arc<Core>, conn: Conn, writes: bool) -> Self {
-        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, lanes: BTreeSet::new() }
+        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, told: Vec::new() }
     }
 
     /// Makes it last, then tells who listens.
@@ -39,7 +41,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Retry`] and [`Error::Unavailable`]. After the latter nobody knows whether it lasted.
     pub async fn commit(mut self) -> Result<(), Error> {
-        self.enqueue_lanes().await?;
+        self.write_told().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx) => tx.commit().await?,
