@@ -25,6 +25,7 @@ use webhook_gateway::{
     Connections, ConsoleSettings, Gateway, Limits, LoginLinks, Settings as GatewaySettings, SourceTable, Stop as GatewayStop, TlsFiles,
 };
 
+use crate::alone::alone;
 use crate::beat::HttpBeat;
 use crate::bus::{self, Inbound, Link, Outbound};
 use crate::config::Config;
@@ -33,9 +34,13 @@ use crate::lifecycle::{Stop, on_hangup};
 use crate::lookup::Answers;
 use crate::probe::Probe;
 use crate::reload::{Reloader, watch};
+use crate::roles::Roles;
 
 /// Accepts that may wait for a commit before more are told to come again.
 const MOST_WAITING: usize = 4096;
+
+/// How long a replica goes on taking connections after it was told to stop: whoever spreads the load asks every second or two.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// How often certificate files are looked at.
 const TLS_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
@@ -70,7 +75,7 @@ impl App {
     ///
     /// # Errors
     /// Says what could not be opened and what to do.
-    pub(crate) async fn start(config: Config, stop: Stop) -> anyhow::Result<Running> {
+    pub(crate) async fn start(config: Config, roles: Roles, stop: Stop) -> anyhow::Result<Running> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
         let session_keys = keys::load(&config.keys.session, &config.data_dir, "session")?;
@@ -81,7 +86,9 @@ impl App {
         keep_rules(&store, &config.rules).await?;
         let redactor = Arc::new(redactor(&config)?);
         let supervisor = Arc::new(Supervisor::open(&config.data_dir.join("children")).await?);
-        start_children(&supervisor, &config.rules).await;
+        if roles.worker {
+            start_children(&supervisor, &config.rules).await;
+        }
         let library: Arc<dyn ActionCatalogue> = Arc::new(Library::new(ActionSettings {
             programs: config.actions.programs.clone(),
             systemctl: config.actions.systemctl.clone(),
@@ -118,9 +125,11 @@ impl App {
             wake: Arc::clone(&wake),
             claim: handlers::Claim::default(),
         };
-        tasks.push(tokio::spawn(Worker::new(cx).run()));
+        if roles.worker {
+            tasks.push(tokio::spawn(Worker::new(cx).run()));
+        }
 
-        if let (Some(nats), Some(link)) = (&config.nats, &link) {
+        if let (Some(nats), Some(link), true) = (&config.nats, &link, roles.gateway) {
             let inbound =
                 Inbound::new(nats.clone(), link.clone(), store.clone(), Arc::clone(&rules), Arc::clone(&clock), stop.soft.clone());
             tasks.push(tokio::spawn(inbound.run()));
@@ -128,24 +137,24 @@ impl App {
                 tasks.push(tokio::spawn(bus::Taker::new(ingest.clone(), link.clone(), store.clone(), stop.soft.clone()).run()));
             }
         }
-        if let Some(discord) = platforms.discord.clone() {
+        if let Some(discord) = platforms.discord.clone().filter(|_| roles.bot) {
             tasks.push(tokio::spawn(register_commands(discord, stop.soft.clone())));
         }
-        if let Some(discord) = platforms.discord.clone().filter(|_| config.discord.as_ref().is_some_and(|discord| discord.gateway)) {
-            let stopped = stop.soft.clone();
-            tasks.push(tokio::spawn(async move {
-                if let Err(error) = discord.run_gateway(stopped).await {
-                    tracing::error!(%error, "Discord's gateway will not be used until the next start");
-                }
-            }));
+        let socket = roles.bot && config.discord.as_ref().is_some_and(|discord| discord.gateway);
+        if let Some(discord) = platforms.discord.clone().filter(|_| socket) {
+            tasks.push(tokio::spawn(alone(store.clone(), "discord.gateway", stop.soft.clone(), move |ours| {
+                listen(Arc::clone(&discord), ours)
+            })));
         }
 
         let reloader = Arc::new(Reloader::new(Arc::clone(&rules), Arc::clone(&sources), store.clone(), Arc::clone(&supervisor)));
         let listener = TcpListener::bind(config.server.listen)
             .with_context(|| format!("cannot listen on {}: is another server running there?", config.server.listen))?;
         let address = listener.local_addr()?;
-        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, link.as_ref(), &reloader).router();
-        if let (Some(link), Some(commands)) = (&link, config.nats.as_ref().and_then(|nats| nats.commands.as_ref())) {
+        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, link.as_ref(), &reloader);
+        let router = Gateway { ops_only: !roles.gateway, ..router }.router();
+        let commands = config.nats.as_ref().and_then(|nats| nats.commands.as_ref()).filter(|_| roles.gateway);
+        if let (Some(link), Some(commands)) = (&link, commands) {
             let router = router.clone();
             let call: bus::Call = Arc::new(move |request| Box::pin(webhook_gateway::call(router.clone(), request)));
             tasks.push(tokio::spawn(bus::Commands::new(commands.clone(), link.clone(), call, stop.soft.clone()).run()));
@@ -156,14 +165,15 @@ impl App {
             every: TLS_LOOK,
         });
         let connections = Connections { peers: trusted_peers(&config.server), ..Connections::default() };
-        let gateway_stop = GatewayStop { soft: stop.soft.clone(), hard: stop.hard.clone() };
+        let drain = config.server.drain.unwrap_or(if config.store.postgres { DRAIN } else { std::time::Duration::ZERO });
+        let gateway_stop = GatewayStop { soft: stop.soft.clone(), hard: stop.hard.clone(), drain };
         let https = tls.is_some();
         tasks.push(tokio::spawn(async move {
             if let Err(error) = webhook_gateway::serve(listener, tls, router, connections, gateway_stop).await {
                 tracing::error!(error = %format!("{error:#}"), "the gateway ended");
             }
         }));
-        tracing::info!(%address, durability = %store.durability(), rules = %config.rules.digest, "serving");
+        tracing::info!(%address, durability = %store.durability(), rules = %config.rules.digest, %roles, "serving");
         Ok(Running {
             address,
             https,
@@ -304,6 +314,15 @@ async fn register_commands(discord: Arc<Discord>, stop: tokio_util::sync::Cancel
     }
 }
 
+/// Holds Discord's gateway socket for as long as the lease is ours.
+async fn listen(discord: Arc<Discord>, ours: tokio_util::sync::CancellationToken) {
+    if let Err(error) = discord.run_gateway(ours.clone()).await {
+        tracing::error!(%error, "Discord's gateway will not be used until the next start");
+        // Another replica would be refused as well: the lease is kept.
+        ours.cancelled().await;
+    }
+}
+
 async fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Store> {
     let audit_key = keys::load(&config.keys.audit, &config.data_dir, "audit")?.into_iter().next().context("no audit key")?;
     let options = Options {
@@ -400,6 +419,7 @@ fn gateway(
             Box::pin(async move { reloader.reload().await })
         }),
         stopping: stop.soft.clone(),
+        ops_only: false,
     }
 }
 

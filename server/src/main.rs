@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod alone;
 mod app;
 mod beat;
 mod bus;
@@ -17,6 +18,7 @@ mod lookup;
 mod probe;
 mod recorder;
 mod reload;
+mod roles;
 
 /// Event-driven automation for people on call: alerts become incidents, approved remedies run once, and everything is told and kept.
 #[derive(Parser)]

@@ -74,15 +74,19 @@ impl Intake {
         tokio::spawn(async move {
             let mut batch = Vec::new();
             while arrivals.recv_many(&mut batch, BATCH).await > 0 {
-                store_all(&core, &mut batch).await;
+                if let Err(why) = store_all(&core, &mut batch).await {
+                    // Whoever waited behind them hears it now: each would wait as long for the same answer.
+                    batch.extend(std::iter::from_fn(|| arrivals.try_recv().ok()));
+                    refuse(std::mem::take(&mut batch), &why);
+                }
             }
         });
         Self(line)
     }
 }
 
-/// Stores what waits, in transactions of bounded size, and answers everybody.
-async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) {
+/// Stores what waits, in transactions of bounded size, and answers everybody; or says why the store is unavailable, with the rest unanswered.
+async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) -> Result<(), String> {
     while !waiting.is_empty() {
         let mut events = 0;
         let fitting = waiting.iter().take_while(|w| {
@@ -101,7 +105,10 @@ async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) {
                 }
             }
             // One bad delivery must not fail the others.
-            Err(Error::Unavailable(why)) => refuse(batch, &why),
+            Err(Error::Unavailable(why)) => {
+                refuse(batch, &why);
+                return Err(why);
+            }
             Err(_) if batch.len() > 1 => {
                 for waiting in batch {
                     let answer = store(core, &[&waiting.delivery]).await.and_then(|mut one| one.pop().ok_or(Error::Retry));
@@ -111,6 +118,7 @@ async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) {
             Err(error) => refuse(batch, &error.to_string()),
         }
     }
+    Ok(())
 }
 
 fn refuse(batch: Vec<Waiting>, why: &str) {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod alertmanager;
 #[cfg(test)]
+mod claims;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clicks;
@@ -11,9 +13,13 @@ mod console;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod databases;
+#[cfg(test)]
 mod discord;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod load;
 #[cfg(test)]
 mod nats;
 #[cfg(test)]
@@ -24,6 +30,8 @@ mod nats_out;
 mod peers;
 #[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod replicas;
 #[cfg(test)]
 mod slack;
 #[cfg(test)]

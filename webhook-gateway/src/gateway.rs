@@ -49,6 +49,8 @@ pub struct Gateway {
     pub reload: Reload,
     /// Cancelled when the soft stop begins: live streams end and `/readyz` says no.
     pub stopping: CancellationToken,
+    /// Serve nothing but what whoever runs it asks for (health, metrics, reload): the rest is another process's part.
+    pub ops_only: bool,
 }
 
 /// See [`Gateway::reload`].
@@ -87,13 +89,12 @@ impl Gateway {
     pub fn router(self) -> Router {
         meters::describe();
         let chat = chat::routes(&self.chat);
+        let routes = match self.ops_only {
+            true => ops::routes(),
+            false => Router::new().merge(ingest::routes()).merge(ops::routes()).merge(api::routes()).merge(console::routes()).merge(chat),
+        };
         let app = self.share();
-        Router::new()
-            .merge(ingest::routes())
-            .merge(ops::routes())
-            .merge(api::routes())
-            .merge(console::routes())
-            .merge(chat)
+        routes
             .fallback(async || ApiError::NotFound("path"))
             .method_not_allowed_fallback(async || ApiError::Method)
             .layer(CatchPanicLayer::custom(guard::panicked))

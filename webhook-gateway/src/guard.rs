@@ -24,6 +24,8 @@ const HEADERS: [(HeaderName, HeaderValue); 7] = [
     (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
+/// A connection that is kept would be cut when the door closes, perhaps with a request under way.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the headers, counts the request and measures it. Labels are route patterns, never paths.
@@ -37,6 +39,9 @@ pub(crate) async fn every(State(app): State<App>, request: Request, next: Next) 
     }
     if app.settings.https {
         response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
+    if app.stopping.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, CLOSE);
     }
     let known = matches!(method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS");
     let method = if known { method } else { "other".to_owned() };

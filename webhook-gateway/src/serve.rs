@@ -26,6 +26,9 @@ pub struct Stop {
     pub soft: CancellationToken,
     /// Close everything now.
     pub hard: CancellationToken,
+    /// For so long after `soft` connections are still taken, while `/readyz` says no and every answer ends its connection: whoever spreads the
+    /// load goes elsewhere before the door closes.
+    pub drain: Duration,
 }
 
 /// Bounds of connections.
@@ -83,7 +86,10 @@ fn bounded<A>(mut server: Server<SocketAddr, A>, bounds: &Connections) -> Server
 
 async fn relay(handle: Handle<SocketAddr>, stop: Stop) {
     tokio::select! {
-        () = stop.soft.cancelled() => handle.graceful_shutdown(None),
+        () = stop.soft.cancelled() => {
+            tokio::select! { () = tokio::time::sleep(stop.drain) => {}, () = stop.hard.cancelled() => {} }
+            handle.graceful_shutdown(None);
+        }
         () = stop.hard.cancelled() => {}
     }
     stop.hard.cancelled().await;

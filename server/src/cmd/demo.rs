@@ -76,7 +76,7 @@ impl Demo {
         std::fs::write(folder.join("source-token"), SOURCE_TOKEN)?;
         std::fs::write(config.join("watchkeeper.yaml"), configuration(folder, &program, port))?;
         let config = Config::load(&config, &|_| None).map_err(|problems| super::problems(&problems))?;
-        let running = App::start(config, stop).await?;
+        let running = App::start(config, crate::roles::Roles::ALL, stop).await?;
         let token = running.login_links().mint(PERSON, SystemClock.now(), SignedDuration::from_mins(60))?;
         let login = format!("{}/login?token={}", running.url(), token.expose_secret());
         let client = super::http_client(Duration::from_secs(5))?;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use domain::duration::Dur;
 use domain::rules::tree::Node;
 use reqwest::Url;
 use schemars::JsonSchema;
@@ -26,6 +27,8 @@ pub(crate) struct ServerConfig {
     pub(crate) trusted_proxy: Vec<Network>,
     /// The name of this instance, the same after a restart; without it the host's name will do.
     pub(crate) name: Option<String>,
+    /// How long connections are still taken after the word to stop, if that is said.
+    pub(crate) drain: Option<std::time::Duration>,
 }
 
 /// PEM files; read again when they change.
@@ -67,11 +70,15 @@ pub(super) struct Written {
     /// The name of this instance among several; it must be the same after a restart. Default: the host's name.
     #[serde(default)]
     name: Option<String>,
+    /// How long connections are still taken after the word to stop, while `/readyz` says no: as long as whoever spreads the load needs to see
+    /// that. At most 15s. Default 3s on PostgreSQL, where others can take over, and 0s on SQLite.
+    #[serde(default)]
+    drain: Option<Dur>,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: LISTEN, public_url: format!("http://{LISTEN}"), tls: None, trusted_proxy: Vec::new(), name: None }
+        Self { listen: LISTEN, public_url: format!("http://{LISTEN}"), tls: None, trusted_proxy: Vec::new(), name: None, drain: None }
     }
 }
 
@@ -103,7 +110,12 @@ impl ServerConfig {
         };
         let base = cx.base;
         let tls = written.tls.map(|tls| TlsConfig { cert_file: base.join(tls.cert_file), key_file: base.join(tls.key_file) });
-        Self { listen, public_url, tls, trusted_proxy, name: written.name.filter(|name| !name.trim().is_empty()) }
+        if written.drain.is_some_and(|drain| drain > Dur::from_secs(15)) {
+            let help = "a stop has 20s in all, and what is at hand needs its part".to_owned();
+            cx.report().add(node.find(&["drain"]).at, "`drain` is longer than 15s", help);
+        }
+        let drain = written.drain.map(|drain| drain.as_std());
+        Self { listen, public_url, tls, trusted_proxy, name: written.name.filter(|name| !name.trim().is_empty()), drain }
     }
 
     /// Whether people reach it by HTTPS.

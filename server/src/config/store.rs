@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use domain::rules::problem::suggest;
-use reqwest::Url;
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -35,7 +34,8 @@ pub(crate) struct KeysConfig {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WrittenStore {
-    /// `sqlite:PATH`, or `postgres://USER:${PASSWORD}@HOST/DATABASE`. Default: SQLite in the data folder.
+    /// `sqlite:PATH`, or `postgres://USER:${PASSWORD}@HOST/DATABASE`, where several hosts may stand, with commas between them: the one that takes
+    /// writes is found. Default: SQLite in the data folder.
     url: String,
 }
 
@@ -70,7 +70,7 @@ impl StoreConfig {
         }
         let postgres = scheme.starts_with("postgres");
         let masked = node.find(&["url"]).masked;
-        if postgres && !masked && Url::parse(&written.url).is_ok_and(|url| url.password().is_some()) {
+        if postgres && !masked && has_password(&written.url) {
             let help = "write ${NAME} in the place of the password and set that environment variable".to_owned();
             cx.report().add_unseen(at, "a password may not stand in this file", help);
         }
@@ -101,4 +101,12 @@ impl KeysConfig {
         }
         keys
     }
+}
+
+/// Whether there is a password in an address, which may name several hosts.
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let in_user = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+    in_user || url.split(['?', '&']).skip(1).any(|pair| pair.starts_with("password="))
 }

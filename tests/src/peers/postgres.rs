@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt, chown},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -114,6 +114,42 @@ impl Postgres {
         proc.until_ready(START, async || self.psql("postgres", "select 1").await.map(|_| ())).await?;
         self.proc = Some(proc);
         Ok(())
+    }
+
+    /// A second server that follows this one and answers for its commits: they wait for it.
+    pub async fn standby(&self) -> anyhow::Result<Self> {
+        let data = owned_dir("postgres-standby")?;
+        let port = self.port.to_string();
+        let copy = Cmd::new(program("pg_basebackup")?).args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-X", "stream"]);
+        copy.args(["--checkpoint=fast", "--no-sync", "-D"]).arg(data.path()).user(owner()?).run(START).await?.ok()?;
+        // It starts in no folder that others can read.
+        fs::set_permissions(data.path(), PermissionsExt::from_mode(0o700))?;
+        let mut standby = Self { proc: None, data, port: free_port() };
+        standby.resume().await?;
+        self.psql("postgres", "alter system set synchronous_standby_names = '*'").await?;
+        self.psql("postgres", "select pg_reload_conf()").await?;
+        eventually(START, async || {
+            let states = self.psql("postgres", "select sync_state from pg_stat_replication").await?;
+            ensure!(states == "sync", "the standby is {states:?}");
+            Ok(())
+        })
+        .await?;
+        Ok(standby)
+    }
+
+    /// Makes a standby take writes.
+    pub async fn promote(&self) -> anyhow::Result<()> {
+        self.psql("postgres", "alter system set synchronous_standby_names = ''").await.ok();
+        self.psql("postgres", "select pg_promote()").await.map(|_| ())
+    }
+
+    /// Sets the clock that Watchkeeper sees in this server ahead.
+    pub async fn turn_clock(&self, ahead: Duration) -> anyhow::Result<()> {
+        let line = format!("watchkeeper.clock_offset_us = '{}'\n", ahead.as_micros());
+        let mut conf = fs::read_to_string(self.data.path().join("postgresql.conf"))?;
+        conf.push_str(&line);
+        fs::write(self.data.path().join("postgresql.conf"), conf)?;
+        self.psql("postgres", "select pg_reload_conf()").await.map(|_| ())
     }
 
     /// The server's log so far; empty while it is stopped.

@@ -35,6 +35,7 @@ pub struct Plan {
     pub(super) allowed: Vec<String>,
     program: PathBuf,
     env: Vec<(String, String)>,
+    args: Vec<String>,
     port: u16,
     service_port: u16,
     /// Servers that have ended: dropping one ends its children.
@@ -69,7 +70,7 @@ impl Plan {
         let config = defaults(dir.path(), program.as_ref(), port, service_port);
         fs::create_dir(dir.path().join("config"))?;
         let program = program.as_ref().to_owned();
-        let mut plan = Self { config, allowed: vec![], program, env: vec![], port, service_port, ended: vec![], dir };
+        let mut plan = Self { config, allowed: vec![], program, env: vec![], args: vec![], port, service_port, ended: vec![], dir };
         plan.secret("source-token", SOURCE_TOKEN)?;
         Ok(plan)
     }
@@ -141,6 +142,13 @@ impl Plan {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Further arguments of `serve`.
+    #[must_use]
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 
@@ -230,7 +238,7 @@ impl Plan {
     }
 
     pub(super) fn serve(&self) -> anyhow::Result<Cmd> {
-        Ok(self.command().arg("serve").arg("--config").arg(self.config_dir()))
+        Ok(self.command().arg("serve").arg("--config").arg(self.config_dir()).args(&self.args))
     }
 
     pub(super) fn keep(&mut self, proc: Proc) {

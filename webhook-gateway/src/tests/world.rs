@@ -105,6 +105,7 @@ impl World {
             console: ConsoleSettings { link_keys: vec![vec![9; 32].into()] },
             reload: Arc::new(|| Box::pin(async { Err("deploy.yaml:3: no such channel".to_owned()) })),
             stopping: stopping.clone(),
+            ops_only: false,
         }
         .router();
         Self { store, clock, rules, router, stopping, _dir: dir }
