@@ -11,6 +11,7 @@ mod beat;
 mod bus;
 mod cmd;
 mod config;
+mod doctor;
 mod keys;
 mod lifecycle;
 mod logging;
@@ -31,6 +32,7 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   watchkeeper demo                              see it work, on this machine, in a minute
   watchkeeper check /etc/watchkeeper            is the configuration right?
+  watchkeeper doctor --config /etc/watchkeeper  will it work on this machine?
   watchkeeper simulate /etc/watchkeeper < alert.json
   watchkeeper serve --config /etc/watchkeeper
   watchkeeper incident list --server http://127.0.0.1:9095 --token-file token";
@@ -43,6 +45,10 @@ enum Command {
     Demo(cmd::demo::Args),
     /// Check a configuration and say what is wrong with it, where.
     Check(cmd::check::Args),
+    /// Look at everything that the server needs: database, disk, NATS, chat, keys, programs.
+    Doctor(cmd::doctor::Args),
+    /// Print a completion script for your shell.
+    Completion(cmd::completion::Args),
     /// Show what a webhook body would do: route, incident, runbook, who may approve.
     Simulate(cmd::simulate::Args),
     /// Print the JSON Schema of the configuration, for editors.
@@ -87,6 +93,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => cmd::serve::run(args),
         Command::Demo(args) => cmd::demo::run(args),
         Command::Check(args) => cmd::check::run(args),
+        Command::Doctor(args) => cmd::doctor::run(args),
+        Command::Completion(args) => cmd::completion::run(args),
         Command::Simulate(args) => cmd::simulate::run(args),
         Command::Schema => cmd::schema(),
         Command::LoginLink(args) => cmd::login_link::run(args),

@@ -17,6 +17,8 @@ mod databases;
 #[cfg(test)]
 mod discord;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod load;

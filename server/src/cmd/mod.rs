@@ -2,9 +2,11 @@
 
 pub(crate) mod check;
 pub(crate) mod client;
+pub(crate) mod completion;
 pub(crate) mod demo;
 mod demo_browser;
 pub(crate) mod demo_service;
+pub(crate) mod doctor;
 pub(crate) mod login_link;
 pub(crate) mod serve;
 pub(crate) mod simulate;

@@ -132,6 +132,20 @@ on_both! {
         assert_eq!(store.take_lease("discord.gateway", lease).await.unwrap(), Some(4));
     }
 
+    async fn a_database_is_looked_at_beside_whoever_uses_it(world) {
+        let url = world.options("a").url;
+        let before = crate::inspect(&url).await.unwrap();
+        assert_eq!((before.schema, before.absent), (None, before.backend == Backend::Sqlite));
+        let store = world.open("a").await;
+        let found = crate::inspect(&url).await.unwrap();
+        assert_eq!((found.schema, found.absent), (Some(found.newest), false));
+        match found.backend {
+            Backend::Sqlite => assert_eq!(found.setting("journal_mode"), "wal"),
+            Backend::Postgres => assert!(found.clock.is_some() && ["on", "off"].contains(&found.setting("fsync"))),
+        }
+        store.ping().await.unwrap();
+    }
+
     async fn a_database_of_a_newer_version_is_refused(world) {
         let store = world.open("a").await;
         let mut tx = store.begin().await.unwrap();
