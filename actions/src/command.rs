@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::action::{Action, ActionCx, ActionError, ActionOutput, Risk};
+use domain::action::{Action, ActionCx, ActionError, ActionOutput, Effect, Risk};
 use domain::plan::Target;
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Deserialize;
@@ -52,7 +52,7 @@ struct With {
     #[serde(default)]
     #[schemars(with = "Vec<Arg>")]
     args: Vec<Value>,
-    /// Environment variables. Besides them there are PATH, LANG and WATCHKEEPER_RUN, _STEP, _ATTEMPT and _KEY.
+    /// Environment variables. Besides them there are PATH, LANG and WATCHKEEPER_RUN, _STEP, _ATTEMPT, _KEY and _FENCE.
     #[serde(default)]
     env: BTreeMap<String, String>,
     /// Given to the program as one JSON document on its standard input: the way for data of any shape.
@@ -92,6 +92,10 @@ impl Action for Command {
         Risk::Disruptive
     }
 
+    fn resumable(&self, _: Option<&Target>) -> bool {
+        true
+    }
+
     fn check(&self, with: &Value, _: Option<&Target>) -> Result<(), String> {
         self.invocation(&params::read(with)?).map(drop)
     }
@@ -106,8 +110,16 @@ impl Action for Command {
             ("KEY", cx.idempotency_key.clone()),
         ];
         what.env.extend(own.map(|(name, value)| (format!("WATCHKEEPER_{name}"), value)));
+        if let Some(fence) = cx.fence {
+            what.env.push(("WATCHKEEPER_FENCE".to_owned(), fence.to_string()));
+        }
         let limit = self.0.time_left(cx);
-        let done = program::run(what, limit).await.map_err(|error| match error {
+        // What only looks may die with the server: it is looked again.
+        let done = match cx.effect {
+            Effect::ReadOnly => program::run(what, limit).await,
+            _ => self.0.settings.executions.run(cx, what, limit).await,
+        };
+        let done = done.map_err(|error| match error {
             ProgramError::NotStarted { .. } => ActionError::Failed(error.to_string()),
             ProgramError::Lost(problem) => ActionError::Unknown(problem),
         })?;
@@ -125,8 +137,8 @@ impl Command {
         for (name, value) in &with.env {
             variable(name, value).map_err(|problem| format!("`env`: {problem}"))?;
         }
-        let stdin = with.stdin.as_ref().map(|document| format!("{document}\n").into_bytes());
-        if stdin.as_ref().is_some_and(|bytes| bytes.len() > MAX_STDIN) {
+        let stdin = with.stdin.as_ref().map(|document| format!("{document}\n"));
+        if stdin.as_ref().is_some_and(|text| text.len() > MAX_STDIN) {
             return Err(format!("`stdin`: longer than {MAX_STDIN} bytes"));
         }
         let cwd = absolute(with.cwd.as_deref().unwrap_or("/")).map_err(|problem| format!("`cwd`: {problem}"))?;
@@ -141,6 +153,7 @@ impl Command {
         let seconds = done.took.as_secs_f64();
         let problem = match done.how {
             How::TimedOut => format!("timed out after {seconds:.1} s; it and its process group are gone"),
+            How::Stopped => format!("stopped after {seconds:.1} s; it and its process group are gone"),
             How::Ended(status) => match status.code().and_then(|code| u8::try_from(code).ok()) {
                 Some(code) if with.expect_exit.contains(&code) => return Ok(output(code, &done.took.as_millis(), &out, &err)),
                 Some(code) => format!("exited with {code} after {seconds:.1} s"),

@@ -3,6 +3,7 @@
 
 mod argv;
 pub mod egress;
+mod executions;
 mod health;
 mod http;
 mod look;
@@ -11,6 +12,7 @@ mod params;
 mod proc;
 mod program;
 mod service;
+pub mod shim;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ use domain::redact::Redactor;
 use domain::time::Clock;
 
 use egress::{Egress, Exception};
+pub use executions::Executions;
 pub use supervisor::Supervisor;
 
 /// Declares the action files and makes the table of them.
@@ -61,6 +64,8 @@ pub struct Settings {
     pub docker: PathBuf,
     /// Where requests may go beyond public addresses on ports 80 and 443. Loopback is not among those.
     pub egress: Vec<Exception>,
+    /// Runs the commands that outlive the server.
+    pub executions: Arc<Executions>,
     /// Runs the targets of kind `process`.
     pub supervisor: Arc<Supervisor>,
     /// Tells how far a step's deadline is.
@@ -72,14 +77,16 @@ pub struct Settings {
 /// All actions, ready to use.
 pub struct Library {
     actions: BTreeMap<&'static str, Box<dyn Action>>,
+    executions: Arc<Executions>,
 }
 
 impl Library {
     /// Makes every action with these settings.
     pub fn new(settings: Settings) -> Library {
         let egress = Egress::new(settings.egress.clone());
+        let executions = Arc::clone(&settings.executions);
         let tools = Arc::new(Tools { settings, egress });
-        Library { actions: table(&tools).into_iter().map(|action| (action.name(), action)).collect() }
+        Library { actions: table(&tools).into_iter().map(|action| (action.name(), action)).collect(), executions }
     }
 }
 
@@ -90,6 +97,14 @@ impl ActionCatalogue for Library {
 
     fn all(&self) -> Vec<&dyn Action> {
         self.actions.values().map(AsRef::as_ref).collect()
+    }
+
+    fn kept(&self) -> Vec<String> {
+        self.executions.kept()
+    }
+
+    fn forget(&self, execution: &str) {
+        self.executions.forget(execution);
     }
 }
 

@@ -40,6 +40,21 @@ impl Capture {
         }
     }
 
+    /// As it can be stored: the lengths of head and tail and what was written in all, and the bytes of head and tail.
+    pub(crate) fn into_parts(self) -> ([u64; 3], Vec<u8>) {
+        let lengths = [self.head.len() as u64, self.tail.len() as u64, self.total];
+        let mut bytes = self.head;
+        bytes.extend(self.tail);
+        (lengths, bytes)
+    }
+
+    /// Reads what `into_parts` gave, from the beginning of `bytes`; the rest of them too.
+    pub(crate) fn from_parts([head, tail, total]: [u64; 3], bytes: &[u8]) -> Option<(Capture, &[u8])> {
+        let (head, rest) = bytes.split_at_checked(usize::try_from(head).ok()?)?;
+        let (tail, rest) = rest.split_at_checked(usize::try_from(tail).ok()?)?;
+        Some((Capture { head: head.to_vec(), tail: tail.to_vec().into(), total }, rest))
+    }
+
     /// Everything up to the bound, redacted.
     pub(crate) fn show(self, redactor: &Redactor) -> Shown {
         // Only what is kept is searched: a program that writes without end must not cost a search of it all.

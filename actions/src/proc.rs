@@ -1,5 +1,6 @@
 //! What `/proc` says about processes, and signals that cannot hit a stranger who got a dead process's id.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -72,6 +73,22 @@ pub(crate) fn all() -> Vec<Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(Stat::of).filter(Stat::alive).collect()
+}
+
+/// The ids of all children of `pid`, and theirs, among `all`.
+pub(crate) fn descendants(all: &[Stat], pid: i32) -> BTreeSet<i32> {
+    let mut family = BTreeSet::new();
+    loop {
+        let more: Vec<i32> = all
+            .iter()
+            .filter(|one| (one.parent == pid || family.contains(&one.parent)) && !family.contains(&one.pid))
+            .map(|one| one.pid)
+            .collect();
+        if more.is_empty() {
+            return family;
+        }
+        family.extend(more);
+    }
 }
 
 /// Whether the process was started with exactly this `NAME=value`. Readable for processes of the same user.

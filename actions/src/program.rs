@@ -1,4 +1,4 @@
-//! Starts programs and sees them end: the one home for that, besides the supervisor's children.
+//! Starts programs and sees them end: the one home for that, besides the supervisor's children and the shims.
 //!
 //! No shell; an environment of our making; a process group of its own that ends with the call, however the call ends.
 
@@ -7,6 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -25,7 +26,7 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 2] =
     [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
 
 /// A program to run to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Invocation {
     /// Absolute.
     pub(crate) program: PathBuf,
@@ -34,7 +35,7 @@ pub(crate) struct Invocation {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: PathBuf,
     /// Nothing to read by default.
-    pub(crate) stdin: Option<Vec<u8>>,
+    pub(crate) stdin: Option<String>,
 }
 
 /// How it went.
@@ -53,6 +54,26 @@ pub(crate) enum How {
     Ended(ExitStatus),
     /// Killed at its time limit, with its whole group: nothing of it is left.
     TimedOut,
+    /// Killed because it was asked for, with its whole group.
+    Stopped,
+}
+
+/// What ends a program before it ends by itself.
+pub(crate) struct Bounds<S> {
+    pub(crate) limit: Duration,
+    /// When it returns the program is ended.
+    pub(crate) stop: S,
+    /// What is ended with it then.
+    pub(crate) reach: Reach,
+}
+
+/// Whom a limit or a stop reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Its process group.
+    Group,
+    /// Its group and every descendant of this process, those who left the group too: for a shim, which has no other children and adopts orphans.
+    Descendants,
 }
 
 /// Why there is no [`Finished`].
@@ -68,6 +89,11 @@ pub(crate) enum ProgramError {
 
 /// Runs a program. Dropping the future ends its group: TERM, and KILL after 10 s.
 pub(crate) async fn run(what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
+    run_within(what, Bounds { limit, stop: std::future::pending(), reach: Reach::Group }).await
+}
+
+/// The same, ended by more than the time.
+pub(crate) async fn run_within(what: Invocation, bounds: Bounds<impl Future<Output = ()>>) -> Result<Finished, ProgramError> {
     let began = Instant::now();
     let mut group = Group::start(&what).map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
@@ -76,7 +102,7 @@ pub(crate) async fn run(what: Invocation, limit: Duration) -> Result<Finished, P
         let feed = async {
             if let (Some(mut pipe), Some(bytes)) = (input, &what.stdin) {
                 // Who does not read it has closed the pipe, which is no failure.
-                let _ = pipe.write_all(bytes).await;
+                let _ = pipe.write_all(bytes.as_bytes()).await;
             }
         };
         let read_out = async {
@@ -90,7 +116,7 @@ pub(crate) async fn run(what: Invocation, limit: Duration) -> Result<Finished, P
             }
         };
         let mut talk = Box::pin(async { tokio::join!(feed, read_out, read_err) });
-        let mut end = Box::pin(group.end(limit));
+        let mut end = Box::pin(group.end(bounds));
         let mut talking = true;
         let how = loop {
             tokio::select! {
@@ -132,14 +158,20 @@ impl Group {
         }
     }
 
-    /// Waits for its end, at most `limit`; what it left behind in its group ends too.
-    async fn end(&mut self, limit: Duration) -> Result<How, ProgramError> {
-        let in_time = match timeout(limit, proc::ended(self.leader)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => return Err(ProgramError::Lost(format!("cannot watch process {}: {error}", self.leader))),
-            Err(_) => false,
+    /// Waits for its end within the bounds; what it left behind in its group ends too.
+    async fn end(&mut self, bounds: Bounds<impl Future<Output = ()>>) -> Result<How, ProgramError> {
+        let cut = tokio::select! {
+            biased;
+            ended = proc::ended(self.leader) => match ended {
+                Ok(()) => None,
+                Err(error) => return Err(ProgramError::Lost(format!("cannot watch process {}: {error}", self.leader))),
+            },
+            () = tokio::time::sleep(bounds.limit) => Some(How::TimedOut),
+            () = bounds.stop => Some(How::Stopped),
         };
-        if !end_group(self.leader).await {
+        // What ended by itself may have left a service behind that left the group: that one stays.
+        let reach = if cut.is_some() { bounds.reach } else { Reach::Group };
+        if !end_group(self.leader, reach).await {
             let leader = self.leader;
             return Err(ProgramError::Lost(format!("process group {leader} does not end, not even by SIGKILL: look at it on the host")));
         }
@@ -147,10 +179,10 @@ impl Group {
             Some(mut child) => child.wait().await,
             None => Err(std::io::ErrorKind::NotFound.into()),
         };
-        match (in_time, status) {
-            (false, _) => Ok(How::TimedOut),
-            (true, Ok(status)) => Ok(How::Ended(status)),
-            (true, Err(error)) => Err(ProgramError::Lost(format!("nobody can tell how process {} ended: {error}", self.leader))),
+        match (cut, status) {
+            (Some(how), _) => Ok(how),
+            (None, Ok(status)) => Ok(How::Ended(status)),
+            (None, Err(error)) => Err(ProgramError::Lost(format!("nobody can tell how process {} ended: {error}", self.leader))),
         }
     }
 }
@@ -163,7 +195,7 @@ impl Drop for Group {
             signal_group(self.leader, Signal::TERM);
             runtime.spawn(async move {
                 let mut last = last;
-                end_group(last.leader).await;
+                end_group(last.leader, Reach::Group).await;
                 // What is still there now withstood SIGKILL.
                 let _ = last.child.wait().await;
             });
@@ -186,8 +218,14 @@ impl Drop for LastResort {
     }
 }
 
-async fn end_group(leader: i32) -> bool {
-    proc::end_all(GRACE, move || proc::all().into_iter().filter(|process| process.group == leader).collect()).await
+async fn end_group(leader: i32, reach: Reach) -> bool {
+    let whose = (reach == Reach::Descendants).then(|| i32::try_from(std::process::id()).unwrap_or(0));
+    proc::end_all(GRACE, move || {
+        let all = proc::all();
+        let family = whose.map(|pid| proc::descendants(&all, pid)).unwrap_or_default();
+        all.into_iter().filter(|process| process.group == leader || family.contains(&process.pid)).collect()
+    })
+    .await
 }
 
 fn signal_group(leader: i32, signal: Signal) {

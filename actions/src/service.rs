@@ -6,14 +6,14 @@ mod systemd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use domain::action::ActionError;
+use domain::action::{ActionCx, ActionError};
 use domain::plan::Target;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Tools;
 use crate::output::last;
-use crate::program::{self, How, Invocation, ProgramError};
+use crate::program::{self, Finished, How, Invocation, ProgramError};
 use crate::supervisor::{ChildState, ChildStatus, Supervisor, SupervisorError};
 
 /// The kinds of target that are services.
@@ -62,7 +62,8 @@ impl<'a> Service<'a> {
     }
 
     /// Restarts it; returns a line for people.
-    pub(crate) async fn restart(&self, tools: &Tools, limit: Duration) -> Result<(String, Value), ActionError> {
+    pub(crate) async fn restart(&self, tools: &Tools, cx: &ActionCx) -> Result<(String, Value), ActionError> {
+        let limit = tools.time_left(cx);
         match self {
             Service::Process(target) => {
                 // The supervisor carries it through in any case, so what is not seen in time is not known.
@@ -73,8 +74,8 @@ impl<'a> Service<'a> {
                 let pid = status.pid.unwrap_or_default();
                 Ok((format!("{} restarted as process {pid}", target.name), json!(status)))
             }
-            Service::Systemd(unit) => unit.restart(tools, limit).await,
-            Service::Compose(service) => service.restart(tools, limit).await,
+            Service::Systemd(unit) => unit.restart(tools, cx).await,
+            Service::Compose(service) => service.restart(tools, cx).await,
         }
     }
 
@@ -98,11 +99,23 @@ struct Said {
     problem: String,
 }
 
-/// Runs `systemctl` or `docker`. Past its limit the manager may go on with what it was asked.
+/// Asks `systemctl` or `docker` something.
 async fn ask(tools: &Tools, program: &Path, args: Vec<String>, limit: Duration) -> Result<Said, ActionError> {
+    said(tools, program, args, |what| program::run(what, limit)).await
+}
+
+/// Tells `systemctl` or `docker` to do something, under a shim. Past its limit the manager may go on with what it was asked.
+async fn tell(tools: &Tools, program: &Path, args: Vec<String>, cx: &ActionCx) -> Result<Said, ActionError> {
+    said(tools, program, args, |what| tools.settings.executions.run(cx, what, tools.time_left(cx))).await
+}
+
+async fn said<F>(tools: &Tools, program: &Path, args: Vec<String>, run: impl FnOnce(Invocation) -> F) -> Result<Said, ActionError>
+where
+    F: Future<Output = Result<Finished, ProgramError>>,
+{
     let what = Invocation { program: program.to_owned(), args, env: vec![], cwd: PathBuf::from("/"), stdin: None };
     let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let done = program::run(what, limit).await.map_err(|error| match error {
+    let done = run(what).await.map_err(|error| match error {
         ProgramError::NotStarted { .. } => {
             ActionError::Failed(format!("{error}; is it installed, and is its path right in the configuration?"))
         }
@@ -111,8 +124,9 @@ async fn ask(tools: &Tools, program: &Path, args: Vec<String>, limit: Duration) 
     let (out, err) = (done.stdout.show(&tools.settings.redactor), done.stderr.show(&tools.settings.redactor));
     let status = match done.how {
         How::Ended(status) => status,
-        How::TimedOut => {
-            return Err(ActionError::Unknown(format!("{name} did not answer in {limit:?}; what it was asked may still happen")));
+        How::TimedOut | How::Stopped => {
+            let seconds = done.took.as_secs_f64();
+            return Err(ActionError::Unknown(format!("{name} did not answer in {seconds:.1} s; what it was asked may still happen")));
         }
     };
     let quote = last(if err.text.trim().is_empty() { &out.text } else { &err.text }, 1000).trim();

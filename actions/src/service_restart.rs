@@ -44,6 +44,11 @@ impl Action for ServiceRestart {
         Effect::Idempotent
     }
 
+    fn resumable(&self, target: Option<&Target>) -> bool {
+        // The supervisor is part of the server.
+        target.is_some_and(|target| target.kind != "process")
+    }
+
     fn target_kinds(&self) -> &'static [&'static str] {
         KINDS
     }
@@ -56,7 +61,7 @@ impl Action for ServiceRestart {
     async fn run(&self, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
         self.check(with, cx.target.as_ref()).map_err(ActionError::Refused)?;
         let service = params::needed(cx.target.as_ref()).and_then(Service::of).map_err(ActionError::Refused)?;
-        let (summary, data) = service.restart(&self.0, self.0.time_left(cx)).await?;
+        let (summary, data) = service.restart(&self.0, cx).await?;
         Ok(ActionOutput { summary, data, text: String::new() })
     }
 }

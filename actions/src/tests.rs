@@ -6,25 +6,29 @@ mod http;
 mod library;
 mod server;
 mod service;
+mod shim;
 mod supervisor;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, RunHost};
+use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect, RunHost};
 use domain::duration::Dur;
 use domain::id::RunId;
 use domain::plan::Target;
 use domain::redact::Redactor;
+use domain::run::Execution;
 use domain::time::{Clock, SystemClock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
-use crate::{Library, Settings, Supervisor};
+use crate::{Executions, Library, Settings, Supervisor};
 
 /// A secret that the redactor knows.
 const SECRET: &str = "hunter2-but-longer";
@@ -42,6 +46,10 @@ struct World {
 struct Notes {
     told: Mutex<Vec<(String, String)>>,
     evidence: Mutex<Vec<(String, String)>>,
+    intended: Mutex<Vec<Execution>>,
+    /// The intent cannot be stored.
+    forgetful: AtomicBool,
+    cancel: Notify,
 }
 
 #[async_trait]
@@ -57,6 +65,18 @@ impl RunHost for Notes {
     async fn evidence(&self, title: &str, text: &str) -> Result<(), String> {
         self.evidence.lock().unwrap().push((title.to_owned(), text.to_owned()));
         Ok(())
+    }
+
+    async fn intend(&self, execution: &Execution) -> Result<(), String> {
+        if self.forgetful.load(Ordering::SeqCst) {
+            return Err("the store is away".to_owned());
+        }
+        self.intended.lock().unwrap().push(execution.clone());
+        Ok(())
+    }
+
+    async fn cancelled(&self) {
+        self.cancel.notified().await;
     }
 }
 
@@ -74,6 +94,7 @@ impl World {
             docker: dir.path().join("docker"),
             egress: vec!["127.0.0.1:*".parse().unwrap()],
             supervisor: supervisor.clone(),
+            executions: Arc::new(Executions::open(&dir.path().join("executions"), shim::stand_in()).unwrap()),
             clock: Arc::new(SystemClock),
             redactor: Arc::new(Redactor::new([SECRET]).unwrap()),
         };
@@ -91,6 +112,10 @@ impl World {
             step: "it".to_owned(),
             attempt: 1,
             idempotency_key: "key-1".to_owned(),
+            execution: format!("{}-0-1", RunId::new(SystemClock.now())),
+            effect: Effect::AtMostOnce,
+            fence: None,
+            resume: None,
             target: target.cloned(),
             deadline: SystemClock.now() + Dur::from_std(timeout),
             host: self.notes.clone(),

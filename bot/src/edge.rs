@@ -8,9 +8,10 @@ use domain::act::{Act, Verb};
 use domain::button::Pressed;
 use domain::card::ButtonKind;
 use domain::event::{Delivery, NewEvent};
-use domain::id::{ApprovalId, IncidentId};
+use domain::id::{ApprovalId, IncidentId, RunId};
 use domain::inbox::{Inbox, Lookup};
 use domain::permission::Right;
+use domain::run::Settlement;
 use domain::time::Clock;
 
 /// Both platforms give up after three seconds; the rest is for the way there and back.
@@ -62,7 +63,7 @@ impl Edge {
 
 /// What a pressed button asks for; `reason` is what the person wrote where one is asked.
 pub(crate) fn verb(pressed: Pressed, reason: String) -> Verb {
-    let (incident, approval) = (IncidentId(pressed.object), ApprovalId(pressed.object));
+    let (incident, approval, run) = (IncidentId(pressed.object), ApprovalId(pressed.object), RunId(pressed.object));
     match pressed.kind {
         ButtonKind::Acknowledge => Verb::Acknowledge { incident },
         ButtonKind::Unacknowledge => Verb::Unacknowledge { incident },
@@ -71,6 +72,10 @@ pub(crate) fn verb(pressed: Pressed, reason: String) -> Verb {
         ButtonKind::Approve => Verb::Approve { approval },
         ButtonKind::Deny => Verb::Deny { approval, reason },
         ButtonKind::Run => Verb::Run { incident: Some(incident), runbook: String::new(), params: serde_json::Map::new() },
+        ButtonKind::Ran => Verb::Settle { run, how: Settlement::Ran, reason },
+        ButtonKind::DidNotRun => Verb::Settle { run, how: Settlement::DidNotRun, reason },
+        ButtonKind::Again => Verb::Settle { run, how: Settlement::Again, reason },
+        ButtonKind::Abort => Verb::Settle { run, how: Settlement::Abort, reason },
     }
 }
 

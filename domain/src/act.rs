@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ApprovalId, IncidentId, RunId};
+use crate::run::Settlement;
 
 /// The store's flag that stops all automation: `{paused, reason, at}`.
 pub const PAUSED_FLAG: &str = "automation.paused";
@@ -146,6 +147,15 @@ pub enum Verb {
         /// Which.
         run: RunId,
     },
+    /// Say what became of a step whose outcome nobody knew.
+    Settle {
+        /// Which run.
+        run: RunId,
+        /// What is done now.
+        how: Settlement,
+        /// How the person knows. Untrusted.
+        reason: String,
+    },
     /// Stop or restart all automation.
     Pause {
         /// True stops it.
@@ -167,7 +177,7 @@ impl Verb {
             | Self::Note { incident, .. } => Some(incident.0),
             Self::Run { incident, .. } => incident.map(|id| id.0),
             Self::Approve { approval } | Self::Deny { approval, .. } => Some(approval.0),
-            Self::Cancel { run } => Some(run.0),
+            Self::Cancel { run } | Self::Settle { run, .. } => Some(run.0),
             Self::Pause { .. } => None,
         }
     }
@@ -180,7 +190,8 @@ impl Verb {
             Self::Resolve { .. } | Self::Reopen { .. } | Self::Close { .. } => Right::Resolve,
             Self::Note { .. } => Right::Note,
             Self::Run { .. } | Self::Cancel { .. } => Right::Run,
-            Self::Approve { .. } | Self::Deny { .. } => Right::Approve,
+            // To say that it ran, or to run it again, is as much as to approve it.
+            Self::Approve { .. } | Self::Deny { .. } | Self::Settle { .. } => Right::Approve,
             Self::Pause { .. } => Right::Pause,
         }
     }
@@ -198,6 +209,7 @@ impl Verb {
             Self::Approve { .. } => "approve",
             Self::Deny { .. } => "deny",
             Self::Cancel { .. } => "cancel",
+            Self::Settle { .. } => "settle",
             Self::Pause { .. } => "pause",
         }
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::id::RunId;
 use crate::plan::Target;
+use crate::run::{Execution, Fence};
 
 /// How much harm an action can do. Ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -42,10 +43,48 @@ pub enum Effect {
     AtMostOnce,
 }
 
+/// What is done about a step whose outcome cannot be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// The target stays locked and a person says what to do.
+    #[default]
+    Ask,
+    /// It is run again, three times at most; a `checkable` one only if its check says that it did not happen.
+    Retry,
+}
+
 impl Effect {
+    /// Whether `other` lets less happen by itself after an unknown outcome, or the same.
+    pub fn allows(self, other: Self) -> bool {
+        let rank = |effect: Self| match effect {
+            Self::ReadOnly => 0,
+            Self::Idempotent | Self::Keyed => 1,
+            Self::Checkable => 2,
+            Self::AtMostOnce => 3,
+        };
+        rank(other) >= rank(self)
+    }
+
+    /// What follows where the runbook does not say.
+    pub fn on_unknown(self) -> OnUnknown {
+        if self == Self::AtMostOnce { OnUnknown::Ask } else { OnUnknown::Retry }
+    }
+
     /// Whether a step with an unknown outcome may simply be run again.
     pub fn may_repeat(self) -> bool {
         matches!(self, Self::ReadOnly | Self::Idempotent | Self::Keyed)
+    }
+
+    /// Its word, as in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadOnly => "read_only",
+            Self::Idempotent => "idempotent",
+            Self::Keyed => "keyed",
+            Self::Checkable => "checkable",
+            Self::AtMostOnce => "at_most_once",
+        }
     }
 }
 
@@ -60,6 +99,14 @@ pub struct ActionCx {
     pub attempt: u32,
     /// The same for every attempt of this step: for targets that drop repeats.
     pub idempotency_key: String,
+    /// Names this attempt among all that ever were; fit for a file name.
+    pub execution: String,
+    /// The step's effect class in this plan.
+    pub effect: Effect,
+    /// The target's fence, where the run has locked it.
+    pub fence: Option<Fence>,
+    /// The attempt was begun before: take up what this names instead of beginning anything.
+    pub resume: Option<Execution>,
     /// The target, resolved in the inventory.
     pub target: Option<Target>,
     /// When the attempt is over, whatever happens.
@@ -82,6 +129,15 @@ pub trait RunHost: Send + Sync {
     /// # Errors
     /// If the store is unavailable.
     async fn evidence(&self, title: &str, text: &str) -> Result<(), String>;
+
+    /// Stores what is about to be told to do its work. Nothing may happen before this returned.
+    ///
+    /// # Errors
+    /// If it could not be stored: do not begin.
+    async fn intend(&self, execution: &Execution) -> Result<(), String>;
+
+    /// Returns when the run is no longer one that may act: end what was begun.
+    async fn cancelled(&self);
 }
 
 /// What an action brought back.
@@ -113,7 +169,7 @@ pub enum ActionError {
 
 /// A kind of step. One file in `actions/src/`, one line in its `actions!` list.
 ///
-/// Dropping the future of `run` cancels it: whatever it started must end with it.
+/// Dropping the future of `run` cancels it: whatever it started must end with it, unless it is [`resumable`](Action::resumable).
 #[async_trait]
 pub trait Action: Send + Sync {
     /// Its name in `uses:`, e.g. `service.restart`.
@@ -131,6 +187,12 @@ pub trait Action: Send + Sync {
     /// What may follow an unknown outcome.
     fn effect(&self) -> Effect {
         Effect::AtMostOnce
+    }
+
+    /// Whether it goes on when the server ends, and can be taken up again by [`ActionCx::resume`]. Such an action tells
+    /// [`RunHost::intend`] before anything happens and ends what it began when [`RunHost::cancelled`] returns; dropping its future leaves it alone.
+    fn resumable(&self, _target: Option<&Target>) -> bool {
+        false
     }
 
     /// The target kinds that it works on; empty if it takes none.
@@ -158,4 +220,12 @@ pub trait ActionCatalogue: Send + Sync {
 
     /// All of them, by name.
     fn all(&self) -> Vec<&dyn Action>;
+
+    /// The executions whose results are still kept: see [`ActionCx::execution`].
+    fn kept(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// The result of this execution is stored elsewhere now, or nobody will ask for it.
+    fn forget(&self, _execution: &str) {}
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ApprovalId, IncidentId};
 use crate::incident::IncidentState;
+use crate::run::Settlement;
 
 /// A card.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,11 +115,31 @@ pub enum ButtonKind {
     Deny,
     /// Ask for a run of the runbook that the route suggests.
     Run,
+    /// A step of unknown outcome ran; asks for a reason, as do the next three.
+    Ran,
+    /// It did not run.
+    DidNotRun,
+    /// Run it once more, whatever happened.
+    Again,
+    /// Stop the run, whatever happened.
+    Abort,
 }
 
 impl ButtonKind {
     /// All of them, for parsing.
-    pub const ALL: [Self; 7] = [Self::Acknowledge, Self::Unacknowledge, Self::Resolve, Self::Reopen, Self::Approve, Self::Deny, Self::Run];
+    pub const ALL: [Self; 11] = [
+        Self::Acknowledge,
+        Self::Unacknowledge,
+        Self::Resolve,
+        Self::Reopen,
+        Self::Approve,
+        Self::Deny,
+        Self::Run,
+        Self::Ran,
+        Self::DidNotRun,
+        Self::Again,
+        Self::Abort,
+    ];
 
     /// Its short code in a token.
     pub fn code(self) -> &'static str {
@@ -130,12 +151,54 @@ impl ButtonKind {
             Self::Approve => "approve",
             Self::Deny => "deny",
             Self::Run => "run",
+            Self::Ran => "ran",
+            Self::DidNotRun => "notran",
+            Self::Again => "again",
+            Self::Abort => "abort",
         }
+    }
+
+    /// What a person says with it of a step whose outcome nobody knew.
+    pub fn settlement(self) -> Option<Settlement> {
+        match self {
+            Self::Ran => Some(Settlement::Ran),
+            Self::DidNotRun => Some(Settlement::DidNotRun),
+            Self::Again => Some(Settlement::Again),
+            Self::Abort => Some(Settlement::Abort),
+            _ => None,
+        }
+    }
+
+    /// The button that says so.
+    pub fn of_settlement(settlement: Settlement) -> Self {
+        match settlement {
+            Settlement::Ran => Self::Ran,
+            Settlement::DidNotRun => Self::DidNotRun,
+            Settlement::Again => Self::Again,
+            Settlement::Abort => Self::Abort,
+        }
+    }
+
+    /// The title of the dialog that asks for the text; at most 24 characters, Slack's limit of one.
+    pub fn question(self) -> &'static str {
+        match self {
+            Self::Deny => "Deny the run",
+            Self::Ran => "The step ran",
+            Self::DidNotRun => "The step did not run",
+            Self::Again => "Run the step again",
+            Self::Abort => "Abort the run",
+            _ => "Why?",
+        }
+    }
+
+    /// What the text is asked by.
+    pub fn asks(self) -> &'static str {
+        if self.settlement().is_some() { "How do you know?" } else { "Why?" }
     }
 
     /// Whether pressing it needs a text from the person.
     pub fn asks_reason(self) -> bool {
-        self == Self::Deny
+        self == Self::Deny || self.settlement().is_some()
     }
 }
 

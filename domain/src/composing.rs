@@ -9,7 +9,7 @@ use crate::card::{ApprovalCard, Button, ButtonKind, ButtonStyle, Card, CardAlert
 use crate::incident::{Incident, IncidentState};
 use crate::plan::{Plan, PlannedStep};
 use crate::rules::{Mode, RuleSet};
-use crate::run::{Run, RunState};
+use crate::run::{Run, RunState, Settlement};
 use crate::text::clean_line;
 
 /// How many alerts a card shows.
@@ -177,6 +177,12 @@ fn buttons(parts: Parts<'_>, sign: &dyn Fn(ButtonKind, Uuid) -> String) -> Vec<B
         approve.confirm = destructive.then(|| format!("Really run {runbook}? It destroys something for good."));
         buttons.push(approve);
         buttons.push(button(ButtonKind::Deny, "Deny", ButtonStyle::Danger, approval.id.0));
+    }
+    for run in parts.runs.iter().filter(|run| run.state == RunState::Unknown).take(1) {
+        for settlement in Settlement::ALL {
+            let style = if settlement == Settlement::Abort { ButtonStyle::Danger } else { ButtonStyle::Plain };
+            buttons.push(button(ButtonKind::of_settlement(settlement), settlement.label(), style, run.id.0));
+        }
     }
     match incident.state {
         IncidentState::Open => buttons.push(button(ButtonKind::Acknowledge, "Acknowledge", ButtonStyle::Primary, incident.id.0)),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::action::{Effect, Risk};
+use crate::action::{Effect, OnUnknown, Risk};
 use crate::canonical::{Digest, digest};
 use crate::duration::Dur;
 
@@ -46,8 +46,14 @@ pub struct PlannedStep {
     pub retry: Retry,
     /// The action's risk.
     pub risk: Risk,
-    /// The action's effect class.
+    /// What may follow an unknown outcome.
     pub effect: Effect,
+    /// What is done about an unknown outcome.
+    #[serde(default)]
+    pub on_unknown: OnUnknown,
+    /// For `checkable`: the command that tells whether it happened, by exiting with 0 (it did) or 10 (it did not).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Box<PlannedStep>>,
     /// A failure of this step does not end the run.
     pub continue_on_error: bool,
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::action::{ActionCatalogue, Risk};
+use crate::action::{ActionCatalogue, Effect, Risk};
 use crate::duration::Dur;
-use crate::plan::{Plan, PlannedStep, PlannedVerify, Target};
+use crate::plan::{Plan, PlannedStep, PlannedVerify, Retry, Target};
 use crate::rules::{Mode, ParamSpec, ParamType, Remedy, RuleSet, Runbook, StepSpec};
 use crate::template::render_json;
 
@@ -101,6 +101,11 @@ pub fn plan(
     Ok(plan)
 }
 
+/// The action that carries out the `check` of a step.
+pub(crate) const CHECK: &str = "command";
+/// The most time that a check may take.
+const CHECK_TIME: Dur = Dur::from_secs(30);
+
 struct Cx<'a> {
     rules: &'a RuleSet,
     actions: &'a dyn ActionCatalogue,
@@ -126,6 +131,7 @@ impl Cx<'_> {
         if action.risk() == Risk::Destructive && target.is_none() {
             return Err(fail("a destructive step needs a `target` from the inventory".to_owned()));
         }
+        let effect = spec.effect.unwrap_or_else(|| action.effect());
         Ok(PlannedStep {
             id: spec.id.clone(),
             uses: spec.uses.clone(),
@@ -134,9 +140,29 @@ impl Cx<'_> {
             timeout: spec.timeout,
             retry: spec.retry,
             risk: action.risk(),
-            effect: action.effect(),
+            effect,
+            on_unknown: spec.on_unknown.unwrap_or_else(|| effect.on_unknown()),
+            check: spec.check.as_ref().map(|check| self.check(spec, check).map(Box::new)).transpose()?,
             continue_on_error: spec.continue_on_error,
         })
+    }
+
+    /// The command that tells whether a checkable step happened, as a step that only looks.
+    fn check(&self, spec: &StepSpec, check: &Value) -> Result<PlannedStep, NoPlan> {
+        let mut with = check.clone();
+        with["expect_exit"] = json!([0, 10]);
+        let step = StepSpec {
+            id: format!("{}.check", spec.id),
+            uses: CHECK.to_owned(),
+            with,
+            timeout: CHECK_TIME,
+            retry: Retry { attempts: 1, ..spec.retry },
+            continue_on_error: false,
+            effect: Some(Effect::ReadOnly),
+            on_unknown: None,
+            check: None,
+        };
+        Ok(PlannedStep { risk: Risk::Read, ..self.step(&step)? })
     }
 
     fn target(&self, with: &Value) -> Result<Option<Target>, String> {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::action::ActionOutput;
-use crate::id::{IncidentId, RunId};
+use crate::id::{IncidentId, RunId, StartId};
 use crate::plan::Plan;
 
 /// One execution of a runbook.
@@ -136,6 +136,96 @@ pub struct Attempt {
     pub output: Option<ActionOutput>,
     /// How it failed.
     pub error: Option<String>,
+    /// Who carries it out, and what is needed to find it again after a crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// It is to be made once more whatever the retries say: it never began, or a person wants it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+}
+
+/// Where an attempt is carried out. Stored with the intent, so before anything happens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The server's name, the same after a restart.
+    pub instance: String,
+    /// The start of that server.
+    pub start: StartId,
+    /// The fence of the target at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+    /// The process that carries it out, where that one outlives the server. Stored before it is told what to do: without it nothing ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
+}
+
+/// A command under its shim, told apart from every other process past and future.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execution {
+    /// Names the attempt: `RUN-INDEX-ATTEMPT`. The folder of its result has the same name.
+    pub id: String,
+    /// The boot of the host.
+    pub boot: String,
+    /// The shim's process id.
+    pub pid: i32,
+    /// Clock ticks after boot at which the shim began.
+    pub began: u64,
+    /// Digest of program, arguments, environment and input, in hex.
+    pub digest: String,
+}
+
+/// Rises with every run that locks a target: who comes with a lower one is late. Ordered by epoch, then number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fence {
+    /// Of the store: a restored backup begins a new one.
+    pub epoch: i64,
+    /// Within the epoch.
+    pub n: i64,
+}
+
+impl std::fmt::Display for Fence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.n)
+    }
+}
+
+/// What a person says of a step whose outcome nobody knew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settlement {
+    /// It ran: the run goes on with the next step.
+    Ran,
+    /// It did not run: it failed, and the runbook's retries decide.
+    DidNotRun,
+    /// Whatever happened, do it once more.
+    Again,
+    /// Whatever happened, stop here.
+    Abort,
+}
+
+impl Settlement {
+    /// All of them, in the order of their buttons.
+    pub const ALL: [Self; 4] = [Self::Ran, Self::DidNotRun, Self::Again, Self::Abort];
+
+    /// Its word, as in the API and the audit log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ran => "ran",
+            Self::DidNotRun => "did_not_run",
+            Self::Again => "again",
+            Self::Abort => "abort",
+        }
+    }
+
+    /// The words on its button.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ran => "It ran",
+            Self::DidNotRun => "It did not run",
+            Self::Again => "Run it again",
+            Self::Abort => "Abort",
+        }
+    }
 }
 
 /// Where an attempt stands.

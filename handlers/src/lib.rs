@@ -19,13 +19,16 @@ use tokio::sync::Notify;
 mod acts;
 mod batch;
 mod cards;
+mod carry;
 mod claim;
 mod guards;
 mod jobs;
+mod journal;
 mod on_act;
 mod on_alert;
 mod on_heartbeat;
 mod pace;
+mod resume;
 mod runs;
 mod starting;
 mod steps;
@@ -76,6 +79,7 @@ impl Cx {
 #[derive(Debug, Default)]
 pub struct Wake {
     pub(crate) pace: pace::Pace,
+    pub(crate) under_way: carry::UnderWay,
     notify: Notify,
     stopping: AtomicBool,
     stopped: Notify,

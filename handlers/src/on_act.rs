@@ -53,7 +53,7 @@ async fn gate(batch: &mut Batch<'_>, act: &Act) -> Result<Result<Granted, ActOut
     }
     match (&act.button, &act.verb) {
         (Some(token), verb) => Ok(ours(batch, act, token, verb).await?.map(|()| granted)),
-        (None, Verb::Approve { .. } | Verb::Deny { .. }) => Ok(Err(forged())),
+        (None, Verb::Approve { .. } | Verb::Deny { .. } | Verb::Settle { .. }) => Ok(Err(forged())),
         (None, _) => Ok(Ok(granted)),
     }
 }
@@ -81,6 +81,7 @@ fn says(pressed: Pressed, verb: &Verb) -> bool {
         Verb::Approve { .. } => ButtonKind::Approve,
         Verb::Deny { .. } => ButtonKind::Deny,
         Verb::Run { .. } => ButtonKind::Run,
+        Verb::Settle { how, .. } => ButtonKind::of_settlement(*how),
         Verb::Close { .. } | Verb::Note { .. } | Verb::Cancel { .. } | Verb::Pause { .. } => return false,
     };
     pressed.kind == kind && verb.object() == Some(pressed.object)
@@ -90,8 +91,12 @@ async fn card_is_about(batch: &mut Batch<'_>, incident: domain::id::IncidentId, 
     if pressed.object == incident.0 {
         return Ok(true);
     }
-    let approval = batch.tx.approval(domain::id::ApprovalId(pressed.object)).await?;
-    Ok(approval.is_some_and(|approval| approval.incident == Some(incident)))
+    let about = if pressed.kind.settlement().is_some() {
+        batch.tx.run(domain::id::RunId(pressed.object)).await?.and_then(|run| run.incident)
+    } else {
+        batch.tx.approval(domain::id::ApprovalId(pressed.object)).await?.and_then(|approval| approval.incident)
+    };
+    Ok(about == Some(incident))
 }
 
 fn forged() -> ActOutcome {
@@ -112,7 +117,7 @@ pub(crate) fn actor(batch: &Batch<'_>, identity: &Identity) -> String {
 fn object(verb: &Verb) -> String {
     let kind = match verb {
         Verb::Approve { .. } | Verb::Deny { .. } => "approval",
-        Verb::Cancel { .. } => "run",
+        Verb::Cancel { .. } | Verb::Settle { .. } => "run",
         Verb::Pause { .. } => return "automation".to_owned(),
         Verb::Run { incident: None, runbook, .. } => return format!("runbook:{runbook}"),
         _ => "incident",

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::batch::Batch;
 use crate::claim::{Claim, LEASE};
 use crate::jobs::{self, Done, Job, JobError};
-use crate::{Cx, on_act, on_alert, on_heartbeat};
+use crate::{Cx, on_act, on_alert, on_heartbeat, resume};
 
 /// Events decided in one transaction.
 const BATCH: i64 = 500;
@@ -61,9 +61,16 @@ impl Worker {
         if let Err(error) = self.enqueue_upkeep().await {
             tracing::error!(%error, "upkeep could not be queued: it will be with the next start");
         }
+        if let Err(error) = resume::tidy(&self.cx).await {
+            tracing::warn!(%error, "results of ended runs stay until the next start");
+        }
         let this = Arc::new(self);
-        let loops =
-            [tokio::spawn(Arc::clone(&this).events()), tokio::spawn(Arc::clone(&this).jobs()), tokio::spawn(Arc::clone(&this).renew())];
+        let loops = [
+            tokio::spawn(resume::keep(this.cx.clone())),
+            tokio::spawn(Arc::clone(&this).events()),
+            tokio::spawn(Arc::clone(&this).jobs()),
+            tokio::spawn(Arc::clone(&this).renew()),
+        ];
         let mut changes = this.cx.store.changes();
         while !this.cx.wake.stopping() {
             tokio::select! {

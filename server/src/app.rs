@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actions::{Library, Settings as ActionSettings, Supervisor};
+use actions::{Executions, Library, Settings as ActionSettings, Supervisor};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use bot::discord::Discord;
@@ -89,11 +89,14 @@ impl App {
         if roles.worker {
             start_children(&supervisor, &config.rules).await;
         }
+        let shim = vec!["/proc/self/exe".into(), actions::shim::WORD.into()];
+        let executions = Executions::open(&config.data_dir.join("executions"), shim).context("cannot make the folder of executions")?;
         let library: Arc<dyn ActionCatalogue> = Arc::new(Library::new(ActionSettings {
             programs: config.actions.programs.clone(),
             systemctl: config.actions.systemctl.clone(),
             docker: config.actions.docker.clone(),
             egress: config.actions.egress.clone(),
+            executions: Arc::new(executions),
             supervisor: Arc::clone(&supervisor),
             clock: Arc::clone(&clock),
             redactor: Arc::clone(&redactor),

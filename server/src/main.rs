@@ -77,6 +77,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A shim is started for every command: it must be there at once, and needs nothing of what follows.
+    if std::env::args_os().nth(1).is_some_and(|word| word == actions::shim::WORD) {
+        return actions::shim::run();
+    }
     // One provider for every TLS user in the process; a second install is refused and changes nothing.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     match run(Cli::parse().command) {

@@ -4,6 +4,7 @@ use domain::id::RunId;
 use domain::run::Attempt;
 
 use crate::codec::{from_doc, to_doc};
+use crate::runs::ACTIVE;
 use crate::tx::{exec, on, rows};
 use crate::{Error, Tx};
 
@@ -23,6 +24,35 @@ impl Tx {
             to_doc(attempt)?
         );
         if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// Stores more of an attempt's intent: the process that waits to be told. Commit before it is.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it was not begun, or has ended.
+    pub async fn note_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+        let updated = exec!(
+            self,
+            "update attempts set doc = $1 where run_id = $2 and step_index = $3 and attempt = $4 and state = 'started'",
+            to_doc(attempt)?,
+            attempt.run.to_string(),
+            attempt.index,
+            attempt.attempt
+        );
+        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+    }
+
+    /// The attempts without a known result, of runs that have not ended.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn unfinished_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
+        let sql = format!(
+            "select a.run_id, a.doc from attempts a join runs r on r.id = a.run_id \
+             where a.state in ('started', 'unknown') and r.{ACTIVE} order by a.run_id, a.step_index, a.attempt"
+        );
+        let found: Vec<(String, String)> = rows!(self, sqlx::AssertSqlSafe(sql.as_str()));
+        found.into_iter().map(|(run, doc)| from_doc("attempts", run, &doc)).collect()
     }
 
     /// Stores the result of an attempt that was begun, or the truth about one that was unknown.

@@ -1,6 +1,9 @@
-//! Locks on targets: one run at a time changes a target.
+//! Locks on targets: one run at a time changes a target, and fences, which tell a late one from the present one.
+
+use std::collections::BTreeMap;
 
 use domain::id::RunId;
+use domain::run::Fence;
 use jiff::Timestamp;
 
 use crate::codec::{clean, id, micros, time};
@@ -32,10 +35,37 @@ impl Tx {
             ")"
         );
         if held.len() == targets.len() {
+            self.raise_fences(&taken).await?;
             return Ok(true);
         }
         exec_rows!(self, "delete from target_locks where target in (", taken, |b, target| b.push_bind(&target.0), ")");
         Ok(false)
+    }
+
+    /// Every target that is locked afresh gets a higher fence than any run had on it before.
+    async fn raise_fences(&mut self, targets: &[(String,)]) -> Result<(), Error> {
+        let epoch = self.epoch().await?;
+        exec_rows!(
+            self,
+            "insert into fences (target, epoch, n) ",
+            targets,
+            |b, target| b.push_bind(&target.0).push_bind(epoch).push_bind(1_i64),
+            " on conflict (target) do update set epoch = excluded.epoch, n = fences.n + 1"
+        );
+        Ok(())
+    }
+
+    /// The fences of the targets that a run has locked now, by target.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn fences_of(&mut self, run: RunId) -> Result<BTreeMap<String, Fence>, Error> {
+        let found: Vec<(String, i64, i64)> = rows!(
+            self,
+            "select l.target, f.epoch, f.n from target_locks l join fences f on f.target = l.target where l.run_id = $1",
+            run.to_string()
+        );
+        Ok(found.into_iter().map(|(target, epoch, n)| (target, Fence { epoch, n })).collect())
     }
 
     /// The locked targets: by which run, since when.

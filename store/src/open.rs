@@ -138,6 +138,16 @@ impl Store {
         self.core.clock.clone()
     }
 
+    /// The name of this instance, the same after a restart.
+    pub fn instance(&self) -> &str {
+        &self.core.instance
+    }
+
+    /// This start of it.
+    pub fn start(&self) -> StartId {
+        self.core.start
+    }
+
     /// What an accepted event survives, in a sentence for the log and `/readyz`.
     pub fn durability(&self) -> String {
         self.core.durability.clone()

@@ -10,7 +10,7 @@ use crate::tx::{exec, exec_rows, on, row, rows};
 use crate::{Change, Error, Tx};
 
 /// The states in which a run has not ended; the partial index names the same.
-const ACTIVE: &str = "state in ('held', 'awaiting_approval', 'queued', 'running', 'verifying', 'unknown')";
+pub(crate) const ACTIVE: &str = "state in ('held', 'awaiting_approval', 'queued', 'running', 'verifying', 'unknown')";
 
 /// Which runs to list.
 #[derive(Clone, Debug, Default)]

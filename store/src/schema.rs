@@ -35,6 +35,7 @@ const STEPS: &[Step] = steps! {
     6 "0006_upkeep",
     7 "0007_audit",
     8 "0008_signin",
+    9 "0009_fences",
     11 "0011_replicas",
     12 "0012_lifecycle",
 };

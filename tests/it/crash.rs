@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use harness::eventually;
-use harness::world::{Alert, Plan, SOON, World, body};
+use harness::world::{Alert, Ledger, Plan, SOON, World, body};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -167,29 +167,67 @@ async fn wait_for(world: &World, step: &str, times: usize) -> anyhow::Result<()>
     .await
 }
 
-#[tokio::test]
-async fn a_step_that_was_under_way_is_not_done_again_and_its_target_stays_locked() -> anyhow::Result<()> {
+/// A runbook with one step of some seconds, and one that wants the same target.
+fn slow(seconds: &str) -> anyhow::Result<(Plan, Ledger)> {
     let mut plan = plan()?;
     let ledger = plan.ledger()?;
-    let step = json!({ "id": "slow", "uses": "command", "with": { "program": ledger.program, "args": ["sleep", "20"], "target": "demo" } });
-    automatic(&mut plan, &json!([step]));
+    let command = |args: &[&str]| json!({ "program": ledger.program, "args": args, "target": "demo" });
+    automatic(&mut plan, &json!([{ "id": "slow", "uses": "command", "with": command(&["sleep", seconds]) }]));
     let second = json!({
         "name": "second", "match": ["alertname=\"Second\""], "incident": {},
         "remedy": { "runbook": "second", "mode": "auto" },
     });
     plan.config["routes"].as_array_mut().unwrap().push(second);
-    let write = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": ["second"], "target": "demo" } });
+    let write = json!({ "id": "write", "uses": "command", "with": command(&["second"]) });
     plan.merge(json!({ "runbooks": { "second": { "approval": { "roles": ["sre"] }, "steps": [write] } } }));
-    let mut world = plan.start().await?;
+    Ok((plan, ledger))
+}
+
+async fn begun(world: &World, ledger: &Ledger) -> anyhow::Result<()> {
     world.service_is(true).await?;
-    let children = world.service_pids();
     world.send(&[Alert::service_down()]).await?;
     eventually(SOON, async || {
-        ensure!(ledger.lines() == ["sleep 20"], "{:?}", ledger.lines());
+        ensure!(ledger.lines().len() == 1, "{:?}", ledger.lines());
         Ok(())
     })
-    .await?;
+    .await
+}
+
+#[tokio::test]
+async fn a_command_goes_on_while_its_server_is_away_and_its_result_is_taken() -> anyhow::Result<()> {
+    for killed in [true, false] {
+        let (plan, ledger) = slow("3")?;
+        let mut world = plan.start().await?;
+        begun(&world, &ledger).await?;
+        if killed {
+            world.kill9()?;
+        } else {
+            // As systemd restarts a unit with `KillMode=process`. It does not wait for the command.
+            let asked = Instant::now();
+            world.stop().await?;
+            ensure!(asked.elapsed() < Duration::from_secs(2), "the stop took {:?}", asked.elapsed());
+        }
+        world.start().await?;
+        let run = world.run_in("succeeded", SOON).await?;
+        let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+        assert_eq!(attempts, ["succeeded"], "killed: {killed}");
+        assert_eq!(ledger.lines(), ["sleep 3"], "killed: {killed}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a_person_has_looked() -> anyhow::Result<()> {
+    let (plan, ledger) = slow("20")?;
+    let mut world = plan.start().await?;
+    begun(&world, &ledger).await?;
+    let children = world.service_pids();
+    let runs = world.runs().await?;
+    let run = world.get(&format!("/runs/{}", runs[0]["id"].as_str().unwrap_or_default())).await?;
+    let shim = run["attempts"][0]["place"]["execution"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let shim = shim.and_then(rustix::process::Pid::from_raw).context("the shim is in the journal")?;
     world.kill9()?;
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
     world.start().await?;
     assert_eq!(world.service_pids(), children, "the supervised child is adopted");
     let run = world.run_in("unknown", SOON).await?;
@@ -201,7 +239,8 @@ async fn a_step_that_was_under_way_is_not_done_again_and_its_target_stays_locked
     let held = state_of(&world, "second", "held").await?;
     ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
     let id = run["run"]["id"].as_str().unwrap();
-    let answer = world.call("ben", Method::POST, &format!("/runs/{id}/cancel"), None).await?;
+    let settle = json!({ "how": "abort", "reason": "it hung, I killed it" });
+    let answer = world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&settle)).await?;
     ensure!(answer.status.is_success(), "{answer:?}");
     state_of(&world, "second", "succeeded").await?;
     assert_eq!(ledger.lines(), ["sleep 20", "second"]);

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use domain::action::ActionError;
+use domain::action::{ActionCx, ActionError};
 use domain::plan::Target;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Said, State, Status, ask};
+use super::{State, Status, ask, tell};
 use crate::Tools;
 
 /// A service of a Compose file.
@@ -56,8 +56,8 @@ impl Service {
         Ok(Service { file: file.to_owned(), project: project.map(str::to_owned), name: name.to_owned() })
     }
 
-    pub(super) async fn restart(&self, tools: &Tools, limit: Duration) -> Result<(String, Value), ActionError> {
-        let said = self.docker(tools, &["restart", &self.name], limit).await?;
+    pub(super) async fn restart(&self, tools: &Tools, cx: &ActionCx) -> Result<(String, Value), ActionError> {
+        let said = tell(tools, &tools.settings.docker, self.args(&["restart", &self.name]), cx).await?;
         match said.ok {
             true => Ok((format!("{} restarted", self.name), json!({ "service": self.name, "file": self.file }))),
             false => Err(ActionError::Failed(said.problem)),
@@ -66,7 +66,8 @@ impl Service {
 
     pub(super) async fn status(&self, tools: &Tools, limit: Duration) -> Result<Status, ActionError> {
         // Without --all a container that has ended would look like none.
-        let said = self.docker(tools, &["ps", "--all", "--format", "json", &self.name], limit).await?;
+        let args = self.args(&["ps", "--all", "--format", "json", &self.name]);
+        let said = ask(tools, &tools.settings.docker, args, limit).await?;
         if !said.ok {
             return Err(ActionError::Failed(said.problem));
         }
@@ -74,13 +75,13 @@ impl Service {
         Ok(judge(&self.name, &containers))
     }
 
-    async fn docker(&self, tools: &Tools, what: &[&str], limit: Duration) -> Result<Said, ActionError> {
+    fn args(&self, what: &[&str]) -> Vec<String> {
         let mut args = vec!["compose", "-f", &self.file];
         if let Some(project) = &self.project {
             args.extend(["-p", project]);
         }
         args.extend(what);
-        ask(tools, &tools.settings.docker, args.into_iter().map(str::to_owned).collect(), limit).await
+        args.into_iter().map(str::to_owned).collect()
     }
 }
 

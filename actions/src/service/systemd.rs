@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::action::ActionError;
+use domain::action::{ActionCx, ActionError};
 use domain::plan::Target;
 use serde_json::{Value, json};
 
-use super::{State, Status, ask};
+use super::{State, Status, ask, tell};
 use crate::Tools;
 
 /// What a unit's name may end with; a name without is a service (`systemd.unit(5)`).
@@ -29,9 +29,9 @@ impl Unit {
         Ok(Unit(if whole { name.to_owned() } else { format!("{name}.service") }))
     }
 
-    pub(super) async fn restart(&self, tools: &Tools, limit: Duration) -> Result<(String, Value), ActionError> {
+    pub(super) async fn restart(&self, tools: &Tools, cx: &ActionCx) -> Result<(String, Value), ActionError> {
         let args = ["restart", "--no-ask-password", &self.0].map(str::to_owned).to_vec();
-        let said = ask(tools, &tools.settings.systemctl, args, limit).await?;
+        let said = tell(tools, &tools.settings.systemctl, args, cx).await?;
         match said.ok {
             true => Ok((format!("{} restarted", self.0), json!({ "unit": self.0 }))),
             false => Err(ActionError::Failed(said.problem)),

@@ -77,7 +77,7 @@ impl Discord {
         let (card, token) = confirmed.unwrap_or((card, id));
         let Some(pressed) = button::read(token) else { return unknown() };
         if pressed.kind.asks_reason() {
-            return Answer::Modal(render::dialog(token));
+            return Answer::Modal(render::dialog(pressed.kind, token));
         }
         let done = if confirmed.is_some() { Answer::UpdateMessage(render::answered("Confirmed.")) } else { Answer::Acknowledge };
         self.act(interaction, pressed, String::new(), (card, token), done).await
@@ -89,7 +89,7 @@ impl Discord {
         let Some(pressed) = button::read(token) else { return unknown() };
         let reason = interaction.data.typed(render::REASON);
         if reason.is_empty() {
-            return aside("Say why, for those who asked. Nothing was recorded: press Deny again.");
+            return aside("Say why, for those who asked. Nothing was recorded: press the button again.");
         }
         let card = interaction.message.as_ref().map_or("", |message| message.id.as_str());
         self.act(interaction, pressed, reason.to_owned(), (card, token), Answer::Acknowledge).await

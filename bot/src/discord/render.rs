@@ -88,10 +88,10 @@ pub(super) fn answered(text: &str) -> CreateInteractionResponseMessage {
     CreateInteractionResponseMessage::new().content(words(text)).components(Vec::new()).allowed_mentions(nobody())
 }
 
-/// The dialog that asks why a run is denied; it carries the button's token.
-pub(super) fn dialog(token: &str) -> CreateModal {
-    let input = CreateInputText::new(InputTextStyle::Paragraph, "Why?", REASON).max_length(1_000).required(true);
-    CreateModal::new(token, "Deny the run").components(vec![CreateActionRow::InputText(input)])
+/// The dialog that asks why; it carries the button's token.
+pub(super) fn dialog(kind: ButtonKind, token: &str) -> CreateModal {
+    let input = CreateInputText::new(InputTextStyle::Paragraph, kind.asks(), REASON).max_length(1_000).required(true);
+    CreateModal::new(token, kind.question()).components(vec![CreateActionRow::InputText(input)])
 }
 
 struct Parts {

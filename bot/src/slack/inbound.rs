@@ -6,7 +6,7 @@ use domain::button;
 use domain::inbox::{HttpInbound, HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 
-use super::modal::{Carried, DENY, REASON};
+use super::modal::{Carried, REASON, WHY};
 use super::outbound::Whisper;
 use super::payload::{Interaction, User};
 use super::{PLATFORM, Slack, sign};
@@ -88,7 +88,7 @@ impl Slack {
         let trigger = interaction.trigger_id.as_deref().unwrap_or_default();
         if pressed.kind.asks_reason() {
             let carried = Carried { token: action.value.clone(), place: interaction.place(), answer: interaction.response_url.clone() };
-            if let Err(error) = self.ask_reason(trigger, &carried).await {
+            if let Err(error) = self.ask_reason(trigger, pressed.kind, &carried).await {
                 tracing::warn!(%error, "a dialog was not opened");
                 self.whisper(interaction.response_url.as_deref(), "Slack could not open the dialog. Nothing was recorded: press again.");
             }
@@ -112,7 +112,7 @@ impl Slack {
 
     /// A submitted dialog: the act that its button had begun. A refusal is shown in it, and it stays open.
     async fn submitted(&self, interaction: &Interaction) -> Ack {
-        let Some(view) = interaction.view.as_ref().filter(|view| view.callback_id == DENY) else { return Ack::Empty };
+        let Some(view) = interaction.view.as_ref().filter(|view| view.callback_id == WHY) else { return Ack::Empty };
         let refused = |why: &str| Ack::Show(json!({"response_action": "errors", "errors": {REASON: why}}));
         let reason = view.typed(REASON);
         if reason.is_empty() {

@@ -1,6 +1,7 @@
-//! The dialog that asks why a run is denied.
+//! The dialog that asks why: why a run is denied, how somebody knows what became of a step.
 
 use domain::act::Place;
+use domain::card::ButtonKind;
 use domain::chat::ChatError;
 use serde::{Deserialize, Serialize};
 use slack_morphism::api::SlackApiViewsOpenRequest;
@@ -10,7 +11,7 @@ use super::Slack;
 use super::api::Again;
 
 /// Names the dialog in what Slack sends when it is submitted.
-pub(super) const DENY: &str = "deny";
+pub(super) const WHY: &str = "why";
 /// The one field's block and element.
 pub(super) const REASON: &str = "reason";
 /// Longest reason that the dialog takes.
@@ -32,12 +33,13 @@ struct Opened {}
 
 impl Slack {
     /// Opens the dialog; Slack allows it within three seconds of the press.
-    pub(super) async fn ask_reason(&self, trigger: &str, carried: &Carried) -> Result<(), ChatError> {
+    pub(super) async fn ask_reason(&self, trigger: &str, kind: ButtonKind, carried: &Carried) -> Result<(), ChatError> {
         let metadata = serde_json::to_string(carried).map_err(|error| ChatError::Refused(error.to_string()))?;
         let input = SlackBlockPlainTextInputElement::new().with_action_id(REASON.into()).with_multiline(true).with_max_length(LONGEST);
-        let field = SlackInputBlock::new("Why?".into(), input.into()).with_block_id(REASON.into());
-        let view = SlackModalView::new("Deny the run".into(), vec![field.into()]);
-        let view = view.with_submit("Deny".into()).with_close("Cancel".into()).with_private_metadata(metadata).with_callback_id(DENY.into());
+        let field = SlackInputBlock::new(kind.asks().into(), input.into()).with_block_id(REASON.into());
+        let view = SlackModalView::new(kind.question().into(), vec![field.into()]);
+        let word = if kind == ButtonKind::Deny { "Deny" } else { "Say so" };
+        let view = view.with_submit(word.into()).with_close("Cancel".into()).with_private_metadata(metadata).with_callback_id(WHY.into());
         let request = SlackApiViewsOpenRequest::new(trigger.into(), SlackView::Modal(view));
         self.api.post::<Opened>("views.open", &request, Again::Same).await.map(drop)
     }

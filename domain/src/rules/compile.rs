@@ -14,6 +14,7 @@ use crate::action::ActionCatalogue;
 use crate::canonical::digest;
 
 mod basics;
+mod effects;
 mod literal;
 mod people;
 mod routes;

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::action::{Effect, OnUnknown};
 use crate::duration::Dur;
 use crate::expr::Expr;
 use crate::incident::Waits;
@@ -211,6 +212,12 @@ pub struct StepSpec {
     pub retry: Retry,
     /// A failure of this step does not end the run.
     pub continue_on_error: bool,
+    /// The effect class, where the runbook says it.
+    pub effect: Option<Effect>,
+    /// What is done about an unknown outcome, where the runbook says it.
+    pub on_unknown: Option<OnUnknown>,
+    /// The command that tells whether it happened: what `command` takes, as templates.
+    pub check: Option<Value>,
 }
 
 /// A check as written.

@@ -20,6 +20,7 @@ pub(crate) async fn dispatch(batch: &mut Batch<'_>, granted: &Granted, verb: &Ve
         Verb::Close { incident } => incident::change(batch, granted, *incident, incident::Change::Close).await,
         Verb::Note { incident, text } => incident::note(batch, granted, *incident, text).await,
         Verb::Run { incident, runbook, params } => run::ask(batch, granted, *incident, runbook, params).await,
+        Verb::Settle { run, how, reason } => run::settle(batch, granted, *run, *how, reason).await,
         Verb::Cancel { run } => run::cancel(batch, granted, *run).await,
         Verb::Approve { approval } => approval::vote(batch, granted, *approval, true, None).await,
         Verb::Deny { approval, reason } => approval::vote(batch, granted, *approval, false, Some(reason.clone())).await,

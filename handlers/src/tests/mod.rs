@@ -5,4 +5,5 @@ mod incidents;
 mod lifecycle;
 mod remedies;
 mod silence;
+mod unknown;
 mod world;

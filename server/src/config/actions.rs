@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actions::egress::Exception;
-use actions::{Library, Settings, Supervisor};
+use actions::{Executions, Library, Settings, Supervisor};
 use anyhow::Context;
 use domain::redact::Redactor;
 use domain::time::SystemClock;
@@ -88,11 +88,13 @@ pub(crate) fn library_for_checks(config: &ActionsConfig) -> anyhow::Result<Libra
     };
     let opened = std::thread::scope(|scope| scope.spawn(open).join());
     let supervisor = opened.map_err(|_| anyhow::anyhow!("the supervisor's folder could not be opened"))??;
+    let executions = Executions::open(&folder.path().join("executions"), vec![])?;
     Ok(Library::new(Settings {
         programs: config.programs.clone(),
         systemctl: config.systemctl.clone(),
         docker: config.docker.clone(),
         egress: config.egress.clone(),
+        executions: Arc::new(executions),
         supervisor: Arc::new(supervisor),
         clock: Arc::new(SystemClock),
         redactor: Arc::new(Redactor::detectors_only()),

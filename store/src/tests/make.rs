@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use domain::act::{Act, Identity, Verb};
-use domain::action::{Effect, Risk};
+use domain::action::{Effect, OnUnknown, Risk};
 use domain::alert::{Alert, AlertState};
 use domain::approval::{Approval, ApprovalState};
 use domain::duration::Dur;
@@ -110,6 +110,8 @@ pub(crate) fn run(incident: Option<IncidentId>, targets: &[&str], at: Timestamp)
         retry: Retry { attempts: 1, delay: Dur::ZERO, max_delay: Dur::ZERO },
         risk: Risk::Disruptive,
         effect: Effect::Idempotent,
+        on_unknown: OnUnknown::Ask,
+        check: None,
         continue_on_error: false,
     };
     let plan = Plan {
@@ -152,6 +154,8 @@ pub(crate) fn attempt(run: RunId, index: i64, attempt: i64, at: Timestamp) -> At
         finished_at: None,
         output: None,
         error: None,
+        place: None,
+        again: false,
     }
 }
 

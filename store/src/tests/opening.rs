@@ -169,6 +169,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (6, include_str!("../../fixtures/0006_upkeep.sql")),
     (7, include_str!("../../fixtures/0007_audit.sql")),
     (8, include_str!("../../fixtures/0008_signin.sql")),
+    (9, include_str!("../../fixtures/0009_fences.sql")),
     (11, include_str!("../../fixtures/0011_replicas.sql")),
     (12, include_str!("../../fixtures/0012_lifecycle.sql")),
 ];

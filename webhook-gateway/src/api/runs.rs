@@ -1,4 +1,4 @@
-//! `/api/v1/runs`: list, look with all attempts, cancel.
+//! `/api/v1/runs`: list, look with all attempts, cancel, settle.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,18 +8,23 @@ use axum::{Json, Router};
 use domain::act::Verb;
 use domain::id::RunId;
 use domain::permission::Right;
+use domain::run::Settlement;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::RunFilter;
 
 use super::acts::act;
-use super::input::{Asked, Named, page};
+use super::input::{Asked, Body, Named, page};
 use super::{Caller, ask};
 use crate::error::ApiError;
 use crate::gateway::App;
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/runs", get(list)).route("/runs/{id}", get(show)).route("/runs/{id}/cancel", post(cancel))
+    Router::new()
+        .route("/runs", get(list))
+        .route("/runs/{id}", get(show))
+        .route("/runs/{id}/cancel", post(cancel))
+        .route("/runs/{id}/settle", post(settle))
 }
 
 #[derive(Deserialize)]
@@ -62,4 +67,28 @@ async fn show(State(app): State<App>, caller: Caller, Named(id): Named<RunId>) -
 async fn cancel(State(app): State<App>, caller: Caller, Named(run): Named<RunId>, headers: HeaderMap) -> Result<Response, ApiError> {
     ask(&app, async { app.store.read().await?.run(run).await }).await?.ok_or(ApiError::NotFound("run"))?;
     act(&app, &caller, &headers, Verb::Cancel { run }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settle {
+    how: Settlement,
+    #[serde(default)]
+    reason: String,
+}
+
+/// `POST /runs/{id}/settle` with `{how: ran|did_not_run|again|abort, reason}`: what became of a step whose outcome nobody knew.
+async fn settle(
+    State(app): State<App>,
+    caller: Caller,
+    Named(run): Named<RunId>,
+    headers: HeaderMap,
+    Body(asked): Body<Settle>,
+) -> Result<Response, ApiError> {
+    ask(&app, async { app.store.read().await?.run(run).await }).await?.ok_or(ApiError::NotFound("run"))?;
+    if asked.reason.trim().is_empty() {
+        return Err(ApiError::Invalid("Say in `reason` how you know: it is kept with the decision.".to_owned()));
+    }
+    let reason = domain::text::escape_nul(&asked.reason).into_owned();
+    act(&app, &caller, &headers, Verb::Settle { run, how: asked.how, reason }).await
 }

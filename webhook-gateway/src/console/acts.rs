@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use domain::act::{Act, Verb};
+use domain::card::ButtonKind;
 use domain::event::{Delivery, NewEvent};
 use domain::id::{ApprovalId, IncidentId, RunId, uuid_at};
 use maud::{Markup, html};
@@ -35,6 +36,7 @@ struct Pressed {
     csrf: String,
     act: String,
     approval: Option<ApprovalId>,
+    run: Option<RunId>,
     #[serde(default)]
     reason: String,
     #[serde(default)]
@@ -68,9 +70,12 @@ fn incident_verb(pressed: &Pressed, incident: IncidentId) -> Result<Verb, ApiErr
 }
 
 fn decision(pressed: &Pressed) -> Result<Verb, ApiError> {
-    match (pressed.act.as_str(), pressed.approval) {
-        ("approve", Some(approval)) => Ok(Verb::Approve { approval }),
-        ("deny", Some(approval)) => Ok(Verb::Deny { approval, reason: domain::text::escape_nul(&pressed.reason).into_owned() }),
+    let reason = domain::text::escape_nul(&pressed.reason).into_owned();
+    let settlement = ButtonKind::ALL.into_iter().find(|kind| kind.code() == pressed.act).and_then(ButtonKind::settlement);
+    match (pressed.act.as_str(), pressed.approval, settlement.zip(pressed.run)) {
+        (_, _, Some((how, run))) => Ok(Verb::Settle { run, how, reason }),
+        ("approve", Some(approval), _) => Ok(Verb::Approve { approval }),
+        ("deny", Some(approval), _) => Ok(Verb::Deny { approval, reason }),
         _ => Err(ApiError::Invalid("This form asks for nothing that is known here.".to_owned())),
     }
 }

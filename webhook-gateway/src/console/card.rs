@@ -78,6 +78,7 @@ fn one(viewer: &Viewer, card: &Card, button: &Button) -> Markup {
         @if let (Some(approval), ButtonKind::Approve | ButtonKind::Deny) = (&approval, button.kind) {
             input type="hidden" name="approval" value=(approval);
         }
+        @if button.kind.settlement().is_some() { @if let Some(read) = domain::button::read(&button.token) { input type="hidden" name="run" value=(read.object); } }
     };
     let action = format!("/incidents/{}/act", card.number);
     let kind = button.kind.code();
@@ -87,7 +88,7 @@ fn one(viewer: &Viewer, card: &Card, button: &Button) -> Markup {
                 summary { (button.label) }
                 form method="post" action=(action) {
                     (hidden)
-                    input name="reason" placeholder="Why?" maxlength="500" required;
+                    input name="reason" placeholder=(button.kind.asks()) maxlength="500" required;
                     button.danger type="submit" { (button.label) }
                 }
             }

@@ -5,9 +5,10 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use axum::routing::get;
 use domain::approval::{Approval, ApprovalState};
+use domain::card::ButtonKind;
 use domain::composing::plan_lines;
 use domain::id::RunId;
-use domain::run::{Attempt, Run};
+use domain::run::{Attempt, Run, RunState, Settlement};
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -114,6 +115,19 @@ fn decide(viewer: &Viewer, run: &Run, approval: Option<&Approval>) -> Markup {
                         (csrf(viewer)) input type="hidden" name="act" value="deny"; input type="hidden" name="approval" value=(approval.id);
                         input name="reason" placeholder="Why?" maxlength="500" required;
                         button.danger type="submit" { "Deny" }
+                    }
+                }
+            }
+            @if run.state == RunState::Unknown {
+                @for how in Settlement::ALL {
+                    @let kind = ButtonKind::of_settlement(how);
+                    details.ask id={ "ask-" (kind.code()) } {
+                        summary { (how.label()) }
+                        form method="post" action=(action) {
+                            (csrf(viewer)) input type="hidden" name="act" value=(kind.code()); input type="hidden" name="run" value=(run.id);
+                            input name="reason" placeholder=(kind.asks()) maxlength="500" required;
+                            button.danger[how == Settlement::Abort] type="submit" { (how.label()) }
+                        }
                     }
                 }
             }

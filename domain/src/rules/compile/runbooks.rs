@@ -146,6 +146,9 @@ impl Build<'_, '_> {
                 timeout,
                 retry: self.retry(node, step.retry.as_ref()),
                 continue_on_error: step.continue_on_error,
+                effect: step.effect,
+                on_unknown: step.on_unknown,
+                check: self.effect(rules, node, step, &Scope::Steps(params)),
             });
         }
         all
@@ -184,7 +187,8 @@ impl Build<'_, '_> {
         }
         let retry = self.retry(node, None);
         let (id, uses) = (VERIFY.to_owned(), written.uses.clone());
-        VerifySpec { step: StepSpec { id, uses, with, timeout, retry, continue_on_error: false }, within, every }
+        let step = StepSpec { id, uses, with, timeout, retry, continue_on_error: false, effect: None, on_unknown: None, check: None };
+        VerifySpec { step, within, every }
     }
 
     fn approval(&mut self, rules: &RuleSet, node: &Node, written: &schema::Approval) -> ApprovalPolicy {

@@ -16,20 +16,25 @@ use crate::rules::tree::Node;
 impl Build<'_, '_> {
     /// Checks `uses` and `with` of a step or verification; the action's risk, if there is such an action.
     pub(super) fn uses(&mut self, rules: &RuleSet, node: &Node, uses: &str, with: &Value, scope: &Scope<'_>) -> Option<Risk> {
-        self.templates(node.find(&["with"]), scope);
+        self.uses_in(rules, node, "with", uses, with, scope)
+    }
+
+    /// The same, where the parameters stand under another key than `with`.
+    pub(super) fn uses_in(&mut self, rules: &RuleSet, node: &Node, key: &str, uses: &str, with: &Value, scope: &Scope<'_>) -> Option<Risk> {
+        self.templates(node.find(&[key]), scope);
         let Some(action) = self.actions.get(uses) else {
             let names: Vec<&str> = self.actions.all().into_iter().map(|action| action.name()).collect();
             self.add(node.find(&["uses"]).at, format!("there is no action `{uses}`"), suggest(uses, names, ""));
             return None;
         };
         let before = self.report.count();
-        let target = self.target(rules, node, action, with, scope);
+        let target = self.target(rules, node.find(&[key, "target"]), action, with, scope);
         let mut own = with.clone();
         if let Some(fields) = own.as_object_mut() {
             fields.remove("target");
         }
         for mismatch in mismatches(&action.schema().to_value(), &own) {
-            let path: Vec<&str> = std::iter::once("with").chain(mismatch.path.iter().map(String::as_str)).collect();
+            let path: Vec<&str> = std::iter::once(key).chain(mismatch.path.iter().map(String::as_str)).collect();
             let node = node.find(&path);
             let at = if mismatch.about_name { node.name_at() } else { node.at };
             self.add(at, mismatch.message, mismatch.help);
@@ -37,7 +42,7 @@ impl Build<'_, '_> {
         // Where nothing is left open the action itself can judge.
         if before == self.report.count() && !any_template(&own) {
             let judge = |target: Option<&Target>| action.check(&own, target);
-            let place = node.get("with").unwrap_or_else(|| node.find(&["uses"]));
+            let place = node.get(key).unwrap_or_else(|| node.find(&["uses"]));
             match target {
                 Chosen::None => self.judged(place, uses, judge(None)),
                 Chosen::Known(target) => self.judged(place, uses, judge(Some(&target))),
@@ -64,7 +69,6 @@ impl Build<'_, '_> {
 
     fn target(&mut self, rules: &RuleSet, node: &Node, action: &dyn Action, with: &Value, scope: &Scope<'_>) -> Chosen {
         let Some(value) = with.get("target") else { return Chosen::None };
-        let node = node.find(&["with", "target"]);
         let kinds = action.target_kinds();
         let Some(name) = value.as_str() else {
             self.add(node.at, "a target is a name from `targets`", None);

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::action::{Effect, OnUnknown};
 use crate::duration::Dur;
 
 /// A remedy: steps in order, who must approve them, what must hold before, and what decides whether they worked.
@@ -141,6 +142,18 @@ pub struct Step {
     /// When a failed attempt is made again. An attempt whose outcome nobody knows is never made again by this.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// What a repeat would do: `command` and `http.request` are `at_most_once` unless you say otherwise here. Other actions know it themselves;
+    /// you can only be stricter.
+    #[serde(default)]
+    pub effect: Option<Effect>,
+    /// What is done when nobody can know whether it happened, as after a crash of the host. Default: `retry` where a repeat does no harm, `ask`
+    /// where it might. An `at_most_once` step is never retried then.
+    #[serde(default)]
+    pub on_unknown: Option<OnUnknown>,
+    /// For `effect: checkable`: the command that tells whether it happened, written as for the action `command`. It exits with 0 if it did, with 10 if
+    /// it did not; after anything else a person is asked.
+    #[serde(default)]
+    pub check: Option<BTreeMap<String, Value>>,
     /// A failure of this step does not end the run.
     #[serde(default)]
     pub continue_on_error: bool,

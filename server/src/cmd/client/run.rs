@@ -1,8 +1,9 @@
-//! `run list|show|cancel`.
+//! `run list|show|cancel|settle`.
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use domain::run::Settlement;
 use serde_json::{Value, json};
 
 use super::Remote;
@@ -28,6 +29,35 @@ enum Verb {
     Show { id: String },
     /// Stop one.
     Cancel { id: String },
+    /// Say what became of a step whose outcome nobody knows; the run goes on by it.
+    Settle {
+        id: String,
+        /// `ran`: go on. `did-not-run`: it failed. `again`: run it once more. `abort`: stop here.
+        #[arg(value_enum)]
+        how: How,
+        /// How you know.
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum How {
+    Ran,
+    DidNotRun,
+    Again,
+    Abort,
+}
+
+impl How {
+    fn settlement(self) -> Settlement {
+        match self {
+            Self::Ran => Settlement::Ran,
+            Self::DidNotRun => Settlement::DidNotRun,
+            Self::Again => Settlement::Again,
+            Self::Abort => Settlement::Abort,
+        }
+    }
 }
 
 /// Columns of a run.
@@ -44,6 +74,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             table(HEADER, &rows)
         }),
         Verb::Show { id } => args.remote.show(&format!("/runs/{id}"), show),
+        Verb::Settle { id, how, reason } => {
+            args.remote.act(&format!("/runs/{id}/settle"), &json!({ "how": how.settlement(), "reason": reason }))
+        }
         Verb::Cancel { id } => args.remote.act(&format!("/runs/{id}/cancel"), &json!({})),
     }
 }

@@ -1,0 +1,188 @@
+//! Commands under their shims: the server's side is dropped, forgets, comes back; the command runs once.
+
+use std::ffi::OsString;
+use std::fs;
+use std::time::Duration;
+
+use domain::action::{ActionCx, ActionError, ActionOutput};
+use domain::run::{Execution, Fence};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{World, failed, living, target, unknown, until};
+use crate::proc::Stat;
+use crate::shim;
+
+/// This test program as a shim: see `is_a_shim`.
+pub(super) fn stand_in() -> Vec<OsString> {
+    let program = std::env::current_exe().unwrap().into_os_string();
+    let args = ["--exact", "tests::shim::is_a_shim", "as-a-shim", "--nocapture", "--test-threads=1"].map(OsString::from);
+    std::iter::once(program).chain(args).collect()
+}
+
+/// Started by hand, or with all tests, it does nothing.
+#[test]
+fn is_a_shim() {
+    if std::env::args().any(|arg| arg == "as-a-shim") {
+        let _code = shim::run();
+        std::process::exit(0);
+    }
+}
+
+fn ledger(world: &World) -> std::path::PathBuf {
+    world.dir.path().join("ledger")
+}
+
+/// Writes a line when it begins and one when it ends.
+fn slow(world: &World, seconds: &str) -> Value {
+    let script = super::script(world.dir.path(), "slow", "#!/bin/sh\necho begun >> $1; sleep $2; echo ended >> $1; echo said\n");
+    json!({ "program": "/bin/sh", "args": [script, ledger(world), seconds], "env": { "MARK": world.dir.path() } })
+}
+
+fn lines(world: &World) -> Vec<String> {
+    fs::read_to_string(ledger(world)).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn mark(world: &World) -> String {
+    format!("MARK={}", world.dir.path().display())
+}
+
+fn intended(world: &World) -> Execution {
+    world.notes.intended.lock().unwrap().last().unwrap().clone()
+}
+
+fn again(cx: &ActionCx, known: &Execution) -> ActionCx {
+    ActionCx { resume: Some(known.clone()), ..cx.clone() }
+}
+
+async fn take_up(world: &World, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
+    world.action("command").run(&again(cx, &intended(world)), with).await
+}
+
+/// Begins the command and leaves it as a killed server would.
+async fn begin_and_leave(world: &World, cx: &ActionCx, with: &Value) {
+    let action = world.action("command");
+    let begun = until("it began", || lines(world).len() == 1);
+    tokio::select! {
+        outcome = action.run(cx, with) => panic!("ended: {outcome:?}"),
+        () = begun => {}
+    }
+}
+
+#[tokio::test]
+async fn a_command_goes_on_without_its_server_and_is_taken_up() {
+    let world = World::new().await;
+    let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "0.5"));
+    begin_and_leave(&world, &cx, &with).await;
+    let taken = take_up(&world, &cx, &with).await.unwrap();
+    assert_eq!(taken.data["stdout"], "said");
+    assert_eq!(lines(&world), ["begun", "ended"]);
+    // Its result stays until it is stored elsewhere.
+    assert_eq!(take_up(&world, &cx, &with).await.unwrap(), taken);
+    assert_eq!(world.library.executions.kept(), std::slice::from_ref(&cx.execution));
+    world.library.executions.forget(&cx.execution);
+    assert_eq!(world.library.executions.kept(), Vec::<String>::new());
+    unknown(take_up(&world, &cx, &with).await);
+    assert_eq!(lines(&world), ["begun", "ended"]);
+}
+
+#[tokio::test]
+async fn without_a_stored_intent_nothing_runs() {
+    let world = World::new().await;
+    world.notes.forgetful.store(true, std::sync::atomic::Ordering::SeqCst);
+    let problem = failed(world.run("command", slow(&world, "0")).await);
+    assert!(problem.contains("the store is away"), "{problem}");
+    until("its shim is gone", || !crate::proc::all().iter().any(|one| one.parent == std::process::id() as i32 && is_shim(one))).await;
+    assert_eq!(lines(&world), Vec::<String>::new());
+}
+
+fn is_shim(one: &Stat) -> bool {
+    one.session == one.pid
+}
+
+#[tokio::test]
+async fn a_killed_shim_leaves_the_outcome_unknown_and_nothing_is_repeated() {
+    let world = World::new().await;
+    let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "20"));
+    begin_and_leave(&world, &cx, &with).await;
+    let shim = intended(&world);
+    Stat::of(shim.pid).unwrap().signal(Signal::KILL);
+    let problem = unknown(take_up(&world, &cx, &with).await);
+    assert!(problem.contains("without a result"), "{problem}");
+    assert_eq!(lines(&world), ["begun"]);
+    // What it left is the host's: a person is asked. The test tidies up.
+    for process in crate::proc::all().iter().filter(|one| crate::proc::has_env(one.pid, &mark(&world))) {
+        process.signal(Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn another_boot_another_process_or_another_command_is_not_taken_for_it() {
+    let world = World::new().await;
+    let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "0.3"));
+    begin_and_leave(&world, &cx, &with).await;
+    let known = intended(&world);
+    let action = world.action("command");
+    let other_boot = Execution { boot: "00000000-0000-0000-0000-000000000000".to_owned(), ..known.clone() };
+    assert!(unknown(action.run(&again(&cx, &other_boot), &with).await).contains("started anew"));
+    let other_process = Execution { began: known.began + 1, ..known.clone() };
+    unknown(action.run(&again(&cx, &other_process), &with).await);
+    let other = json!({ "program": "/bin/sh", "args": ["/dev/null"] });
+    assert!(unknown(action.run(&again(&cx, &known), &other).await).contains("not what the plan says"));
+    // A result counts whatever became of the host.
+    action.run(&again(&cx, &known), &with).await.unwrap();
+    assert_eq!(action.run(&again(&cx, &other_boot), &with).await.unwrap().data["stdout"], "said");
+    assert_eq!(lines(&world), ["begun", "ended"]);
+}
+
+#[tokio::test]
+async fn a_time_limit_and_a_cancel_end_even_those_who_left_the_group() {
+    for cancel in [false, true] {
+        let world = World::new().await;
+        let text = format!("#!/bin/sh\nsetsid sleep 60 &\necho begun >> {}\nsleep 60\n", ledger(&world).display());
+        let script = super::script(world.dir.path(), "leaver", &text);
+        let with = json!({ "program": "/bin/sh", "args": [script], "env": { "MARK": world.dir.path() } });
+        let cx = world.cx(None, if cancel { Duration::from_secs(60) } else { Duration::from_secs(1) });
+        let action = world.action("command");
+        let stop = async {
+            until("it began", || lines(&world).len() == 1).await;
+            if cancel {
+                world.notes.cancel.notify_one();
+            }
+        };
+        let (outcome, ()) = tokio::join!(action.run(&cx, &with), stop);
+        let problem = failed(outcome);
+        assert!(problem.contains(if cancel { "stopped after" } else { "timed out after" }), "{problem}");
+        assert_eq!(living(&mark(&world)), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_a_command_starts_stays() {
+    let world = World::new().await;
+    let script = super::script(world.dir.path(), "starter", "#!/bin/sh\nsetsid sleep 60 >/dev/null 2>&1 &\n");
+    let with = json!({ "program": "/bin/sh", "args": [script], "env": { "MARK": world.dir.path() } });
+    world.run("command", with).await.unwrap();
+    until("the service is there", || living(&mark(&world)) == 1).await;
+    for process in crate::proc::all().iter().filter(|one| crate::proc::has_env(one.pid, &mark(&world))) {
+        process.signal(Signal::KILL);
+    }
+}
+
+#[tokio::test]
+async fn a_higher_fence_ends_what_a_lower_one_began_and_a_lower_one_begins_nothing() {
+    let world = World::new().await;
+    let api = target("api", "process", json!({}));
+    let with = slow(&world, "60");
+    let fenced = |n: i64| ActionCx { fence: Some(Fence { epoch: 1, n }), ..world.cx(Some(&api), Duration::from_secs(60)) };
+    let first = fenced(1);
+    begin_and_leave(&world, &first, &with).await;
+    let known = intended(&world);
+    let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
+    let second = world.action("command").run(&fenced(2), &quick).await.unwrap();
+    assert_eq!(second.data["stdout"], "done");
+    assert!(failed(world.action("command").run(&again(&first, &known), &with).await).contains("stopped after"));
+    let late = failed(world.action("command").run(&fenced(1), &quick).await);
+    assert!(late.contains("a later run has api: its fence is 1.2, this one's 1.1"), "{late}");
+    assert_eq!(living(&mark(&world)), 0);
+}

@@ -1,0 +1,190 @@
+//! Carries out one attempt of a step: tells the action what it may know and waits for its end, for a cancel, or for the server's stop.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::action::{ActionCx, ActionError, ActionOutput, Effect, RunHost};
+use domain::card::Message;
+use domain::duration::Dur;
+use domain::id::{IncidentId, RunId};
+use domain::job::{NewJob, Urgency};
+use domain::plan::PlannedStep;
+use domain::run::{Attempt, AttemptState, Execution, Run, RunState};
+use domain::text::clean_line;
+use domain::timeline::EntryKind;
+use serde_json::json;
+
+use crate::Cx;
+use crate::batch::Batch;
+
+/// An action ends by itself at its deadline; this much later it is cut off. Longer than a command's grace between TERM and KILL.
+const CUT_OFF: Duration = Duration::from_secs(20);
+/// How often a running step asks whether its run was cancelled.
+const ASK_CANCELLED: Duration = Duration::from_millis(500);
+
+/// How an attempt ended.
+pub(crate) enum Outcome {
+    /// By itself, well or not.
+    Ended(Result<ActionOutput, ActionError>),
+    /// A person stopped the run, and the action with it.
+    Cancelled,
+    /// The server stops; what was begun goes on and is taken up by the next start.
+    Left,
+}
+
+impl Outcome {
+    /// What the journal says of it: where the attempt stands, what it brought, how it failed. `None` if there is nothing to say yet.
+    pub(crate) fn told(self) -> Option<(AttemptState, Option<ActionOutput>, Option<String>)> {
+        match self {
+            Self::Ended(Ok(output)) => Some((AttemptState::Succeeded, Some(output), None)),
+            Self::Ended(Err(ActionError::Failed(error) | ActionError::Refused(error))) => Some((AttemptState::Failed, None, Some(error))),
+            Self::Ended(Err(ActionError::Unknown(error))) => Some((AttemptState::Unknown, None, Some(error))),
+            Self::Cancelled => Some((AttemptState::Unknown, None, Some("stopped by a person".to_owned()))),
+            Self::Left => None,
+        }
+    }
+}
+
+/// Whether a step goes on without the server: then its attempt can be taken up after a crash.
+pub(crate) fn outlives(cx: &Cx, step: &PlannedStep) -> bool {
+    step.effect != Effect::ReadOnly && cx.actions.get(&step.uses).is_some_and(|action| action.resumable(step.target.as_ref()))
+}
+
+/// Carries out an attempt whose intent is stored, or takes it up again.
+pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &Attempt, resume: bool) -> Outcome {
+    let Some(action) = cx.actions.get(&step.uses) else {
+        return Outcome::Ended(Err(ActionError::Refused(format!("there is no action {:?} in this version", step.uses))));
+    };
+    let now = cx.clock.now();
+    let place = row.place.as_ref();
+    let deadline = if resume { step.timeout.after(row.started_at) } else { step.timeout.after(now) };
+    let action_cx = ActionCx {
+        run: run.id,
+        step: step.id.clone(),
+        attempt: u32::try_from(row.attempt).unwrap_or(u32::MAX),
+        idempotency_key: format!("{}/{}", run.id, step.id),
+        execution: format!("{}-{}-{}", run.id, row.index, row.attempt),
+        effect: step.effect,
+        fence: place.and_then(|place| place.fence),
+        resume: place.and_then(|place| place.execution.clone()).filter(|_| resume),
+        target: step.target.clone(),
+        deadline,
+        host: Arc::new(Host { cx: cx.clone(), row: row.clone(), incident: run.incident }),
+    };
+    let began = std::time::Instant::now();
+    let time = Dur::between(now, deadline).as_std() + CUT_OFF;
+    let lasting = outlives(cx, step);
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(time, action.run(&action_cx, &step.with)) => ended,
+        // What outlives us hears of the cancel itself, and tells how it ended.
+        () = cancelled(cx, run.id), if !lasting => return Outcome::Cancelled,
+        () = cx.wake.stopped(), if lasting => return Outcome::Left,
+    };
+    metrics::histogram!("watchkeeper_step_duration_seconds", "action" => action.name()).record(began.elapsed().as_secs_f64());
+    Outcome::Ended(ended.unwrap_or_else(|_| {
+        let text = format!("it did not end within {}", step.timeout);
+        Err(if step.effect == Effect::ReadOnly { ActionError::Failed(text) } else { ActionError::Unknown(text) })
+    }))
+}
+
+/// Ends when the run is no longer one that may act.
+async fn cancelled(cx: &Cx, run: RunId) {
+    loop {
+        tokio::time::sleep(ASK_CANCELLED).await;
+        let Ok(mut tx) = cx.store.read().await else { continue };
+        if let Ok(Some(run)) = tx.run(run).await
+            && matches!(run.state, RunState::Cancelled | RunState::Failed | RunState::TimedOut)
+        {
+            return;
+        }
+    }
+}
+
+/// The attempts that this process carries out now.
+#[derive(Debug, Default)]
+pub(crate) struct UnderWay(Arc<Mutex<HashSet<Key>>>);
+
+type Key = (RunId, i64, i64);
+
+/// An attempt is ours as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Ours {
+    all: Arc<Mutex<HashSet<Key>>>,
+    key: Key,
+}
+
+impl UnderWay {
+    /// Takes an attempt, unless somebody in this process has it.
+    pub(crate) fn take(&self, row: &Attempt) -> Option<Ours> {
+        let key = (row.run, row.index, row.attempt);
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        taken.then(|| Ours { all: Arc::clone(&self.0), key })
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// What a step may ask of its run.
+struct Host {
+    cx: Cx,
+    row: Attempt,
+    incident: Option<IncidentId>,
+}
+
+#[async_trait]
+impl RunHost for Host {
+    async fn notify(&self, channel: &str, text: &str) -> Result<(), String> {
+        if !self.cx.rules.load().channels.contains_key(channel) {
+            return Err(format!("there is no channel {channel:?} in the configuration"));
+        }
+        let mut batch = Batch::begin(&self.cx).await.map_err(|error| error.to_string())?;
+        let text = self.cx.redactor.redact(text).into_owned();
+        let message = Message { text, block: None, at: batch.now };
+        let job = NewJob {
+            kind: "chat.message",
+            key: format!("{}-{}", self.row.run, self.row.step),
+            due_at: batch.now,
+            urgency: Urgency::Tell,
+            payload: json!({ "channel": channel, "message": message }),
+        };
+        batch.job(job);
+        batch.commit().await.map_err(|error| error.to_string())
+    }
+
+    async fn evidence(&self, title: &str, text: &str) -> Result<(), String> {
+        let Some(incident) = self.incident else { return Ok(()) };
+        let mut batch = Batch::begin(&self.cx).await.map_err(|error| error.to_string())?;
+        batch.tell_more(incident, EntryKind::Run, None, clean_line(title, 200), Some(text.to_owned()));
+        batch.commit().await.map_err(|error| error.to_string())
+    }
+
+    async fn intend(&self, execution: &Execution) -> Result<(), String> {
+        let mut row = self.row.clone();
+        let Some(place) = &mut row.place else { return Err("the attempt has no place".to_owned()) };
+        place.execution = Some(execution.clone());
+        let stored = async {
+            let mut batch = Batch::begin(&self.cx).await?;
+            if batch.tx.run(row.run).await?.is_none_or(|run| run.state != RunState::Running) {
+                return Ok(false);
+            }
+            self.cx.claim.hold(&mut batch.tx).await?;
+            batch.tx.note_attempt(&row).await?;
+            batch.commit().await.map(|()| true)
+        };
+        match stored.await.map_err(|error: store::Error| error.to_string())? {
+            true if !self.cx.claim.still_ours() => Err("another server has the run by now".to_owned()),
+            true => Ok(()),
+            false => Err("the run was stopped before it began".to_owned()),
+        }
+    }
+
+    async fn cancelled(&self) {
+        cancelled(&self.cx, self.row.run).await;
+    }
+}

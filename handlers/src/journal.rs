@@ -1,0 +1,153 @@
+//! The journal of a run: results of attempts, the end of a run, and what is asked when an outcome is not known.
+
+use domain::action::ActionOutput;
+use domain::audit::AuditDecision;
+use domain::id::{IncidentId, RunId};
+use domain::incident::Happening;
+use domain::job::{NewJob, Urgency};
+use domain::plan::PlannedStep;
+use domain::run::{Attempt, AttemptState, Run, RunState};
+use domain::text::clean_line;
+use domain::timeline::EntryKind;
+use serde_json::json;
+
+use crate::Cx;
+use crate::batch::Batch;
+use crate::steps::Stepped;
+use crate::{guards, runs};
+
+/// Stores what an attempt came to, and tells it.
+pub(crate) async fn finish(
+    cx: &Cx,
+    run: &Run,
+    mut row: Attempt,
+    (state, output, error): (AttemptState, Option<ActionOutput>, Option<String>),
+    step: &PlannedStep,
+) -> Result<(), store::Error> {
+    let mut batch = Batch::begin(cx).await?;
+    let execution = row.place.as_ref().and_then(|place| place.execution.as_ref()).map(|execution| execution.id.clone());
+    let redact = |text: &str| cx.redactor.redact(text).into_owned();
+    row.state = state;
+    row.finished_at = Some(batch.now);
+    row.error = error.as_deref().map(redact);
+    row.output = output.map(|output| ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data: output.data });
+    batch.tx.finish_attempt(&row).await?;
+    if row.attempt > 1 {
+        metrics::counter!("watchkeeper_step_retries_total", "action" => step.uses.clone()).increment(1);
+    }
+    tell(&mut batch, run, &row, step);
+    batch.commit().await?;
+    // The journal has it now. A result of unknown outcome stays: it may still come.
+    if let Some(execution) = execution.filter(|_| state != AttemptState::Unknown) {
+        cx.actions.forget(&execution);
+    }
+    Ok(())
+}
+
+fn tell(batch: &mut Batch<'_>, run: &Run, row: &Attempt, step: &PlannedStep) {
+    let Some(incident) = run.incident else { return };
+    let said = row.error.clone().or_else(|| row.output.as_ref().map(|output| output.summary.clone())).unwrap_or_default();
+    let on = step.target.as_ref().map(|target| format!(" on {}", target.name)).unwrap_or_default();
+    let line = format!("{}{on} {}: {}", step.uses, row.state.as_str(), clean_line(&said, 400));
+    let detail = row.output.as_ref().map(|output| output.text.clone()).filter(|text| !text.trim().is_empty());
+    batch.tell_more(incident, EntryKind::Run, None, line, detail);
+}
+
+/// The outcome of a step cannot be known: the run stops, its targets stay locked, and people are asked.
+pub(crate) async fn ask_people(cx: &Cx, id: RunId, step: &PlannedStep, why: &str) -> Result<Stepped, store::Error> {
+    let mut batch = Batch::begin(cx).await?;
+    let Some(mut run) = batch.tx.run(id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Stepped::On) };
+    let targets = run.plan.targets().into_iter().collect::<Vec<_>>().join(", ");
+    let look = if targets.is_empty() { "Look at what it does".to_owned() } else { format!("{targets} stays locked. Look at it") };
+    let reason = format!("step {} ({}): {why}. {look}, then say whether it ran", step.id, step.uses);
+    runs::put_state(&mut batch, &mut run, RunState::Unknown, Some(reason.clone())).await?;
+    let detail = json!({ "step": step.id, "why": why });
+    batch.audit("system", "run.unknown", format!("run:{id}"), AuditDecision::Allowed, "unknown", detail);
+    tracing::warn!(run.id = %id, step = %step.id, why, "the outcome of a step is unknown: its targets stay locked");
+    if let Some(incident) = run.incident {
+        batch.tell(incident, EntryKind::Run, None, format!("{} is unknown: {reason}.", run.runbook));
+        batch.note_automation(incident, format!("{} is unknown: {reason}", run.runbook)).await?;
+        batch.hurry(incident);
+    }
+    batch.commit().await?;
+    Ok(Stepped::Over)
+}
+
+/// The truth about an attempt that nobody knew of: its result came after all, and the run goes on by it.
+pub(crate) async fn found(
+    cx: &Cx,
+    mut row: Attempt,
+    (state, output, error): (AttemptState, Option<ActionOutput>, Option<String>),
+    step: &PlannedStep,
+) -> Result<(), store::Error> {
+    let execution = row.place.as_ref().and_then(|place| place.execution.as_ref()).map(|execution| execution.id.clone());
+    let mut batch = Batch::begin(cx).await?;
+    let Some(mut run) = batch.tx.run(row.run).await?.filter(|run| run.state == RunState::Unknown) else { return Ok(()) };
+    row.state = state;
+    row.finished_at = Some(batch.now);
+    row.error = error.map(|error| cx.redactor.redact(&error).into_owned());
+    row.output = output;
+    batch.tx.finish_attempt(&row).await?;
+    runs::put_state(&mut batch, &mut run, RunState::Running, None).await?;
+    let detail = json!({ "step": step.id, "attempt": row.attempt, "state": state.as_str() });
+    batch.audit("system", "run.found", format!("run:{}", run.id), AuditDecision::Allowed, "result_found", detail);
+    tell(&mut batch, &run, &row, step);
+    if let Some(incident) = run.incident {
+        batch.note_automation(incident, format!("{} goes on: the result of {} was found", run.runbook, step.id)).await?;
+        batch.hurry(incident);
+    }
+    let job = runs::advance(run.id, batch.now);
+    batch.job(job);
+    batch.commit().await?;
+    if let Some(execution) = execution {
+        cx.actions.forget(&execution);
+    }
+    Ok(())
+}
+
+/// Ends a run: unlocks its targets, counts, tells, and lets a quiet incident go on to its resolve.
+pub(crate) async fn end(cx: &Cx, id: RunId, state: RunState, reason: String) -> Result<Stepped, store::Error> {
+    let mut batch = Batch::begin(cx).await?;
+    let Some(run) = batch.tx.run(id).await?.filter(|run| run.state.is_active()) else { return Ok(Stepped::Over) };
+    end_in(&mut batch, run, state, reason).await?;
+    batch.commit().await?;
+    Ok(Stepped::Over)
+}
+
+/// The same, within a transaction that has more to say.
+pub(crate) async fn end_in(batch: &mut Batch<'_>, mut run: Run, state: RunState, reason: String) -> Result<(), store::Error> {
+    let id = run.id;
+    let verified = state == RunState::Succeeded && run.state == RunState::Verifying;
+    runs::put_state(batch, &mut run, state, Some(reason.clone())).await?;
+    batch.tx.unlock_targets(id).await?;
+    guards::count_failure(batch, &run, state != RunState::Succeeded).await?;
+    if let Some(began) = run.started_at {
+        let took = batch.now.duration_since(began).as_secs_f64();
+        metrics::histogram!("watchkeeper_run_duration_seconds", "runbook" => run.runbook.clone()).record(took);
+    }
+    batch.audit("system", "run.end", format!("run:{id}"), AuditDecision::Allowed, state.as_str(), json!({ "why": reason }));
+    tracing::info!(run.id = %id, runbook = %run.runbook, state = state.as_str(), "run ended");
+    let Some(incident) = run.incident else { return Ok(()) };
+    let reason = clean_line(&reason, 400);
+    let call = if state == RunState::Failed && run.plan.on_failure.escalate { " A person has to look now." } else { "" };
+    batch.tell(incident, EntryKind::Run, None, format!("{} {}: {reason}.{call}", run.runbook, state.as_str()));
+    batch.note_automation(incident, format!("{} {}: {reason}", run.runbook, state.as_str())).await?;
+    batch.hurry(incident);
+    if verified {
+        let _unchanged = batch.happen(incident, &Happening::Remedied).await?;
+    }
+    look_when_quiet(batch, incident);
+    Ok(())
+}
+
+/// A run held an incident's resolve back: look again now that it ended.
+fn look_when_quiet(batch: &mut Batch<'_>, incident: IncidentId) {
+    let now = batch.now;
+    batch.job(NewJob {
+        kind: "incident.look",
+        key: format!("{incident}/quiet"),
+        due_at: now,
+        urgency: Urgency::Action,
+        payload: json!({ "incident": incident, "what": "quiet" }),
+    });
+}
