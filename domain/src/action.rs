@@ -229,3 +229,16 @@ pub trait ActionCatalogue: Send + Sync {
     /// The result of this execution is stored elsewhere now, or nobody will ask for it.
     fn forget(&self, _execution: &str) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runbook_can_be_stricter_than_an_action_and_never_laxer() {
+        use Effect::{AtMostOnce, Checkable, Idempotent, Keyed, ReadOnly};
+        assert!(Idempotent.allows(AtMostOnce) && Idempotent.allows(Checkable) && Idempotent.allows(Keyed) && ReadOnly.allows(Idempotent));
+        assert!(!Idempotent.allows(ReadOnly) && !Checkable.allows(Keyed) && !AtMostOnce.allows(Checkable));
+        assert_eq!((AtMostOnce.on_unknown(), Checkable.on_unknown()), (OnUnknown::Ask, OnUnknown::Retry));
+    }
+}

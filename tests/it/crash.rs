@@ -222,10 +222,7 @@ async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a
     let mut world = plan.start().await?;
     begun(&world, &ledger).await?;
     let children = world.service_pids();
-    let runs = world.runs().await?;
-    let run = world.get(&format!("/runs/{}", runs[0]["id"].as_str().unwrap_or_default())).await?;
-    let shim = run["attempts"][0]["place"]["execution"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    let shim = shim.and_then(rustix::process::Pid::from_raw).context("the shim is in the journal")?;
+    let shim = shim_of(&world).await?;
     world.kill9()?;
     rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
     world.start().await?;
@@ -245,6 +242,53 @@ async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a
     state_of(&world, "second", "succeeded").await?;
     assert_eq!(ledger.lines(), ["sleep 20", "second"]);
     Ok(())
+}
+
+/// Server and shim die in the middle; the step's check tells that it did not happen, so it is done, once.
+#[tokio::test]
+async fn a_check_tells_whether_a_lost_step_happened() -> anyhow::Result<()> {
+    let mut plan = plan()?;
+    let dir = plan.dir().to_owned();
+    let (mark, ledger) = (dir.join("mark"), dir.join("ledger"));
+    let text =
+        format!("#!/bin/sh\nif [ -e {0} ]; then echo done >> {1}; else touch {0}; exec sleep 20; fi\n", mark.display(), ledger.display());
+    let work = plan.script("work", &text)?;
+    let asked = plan.script("asked", &format!("#!/bin/sh\n[ -e {} ] || exit 10\n", ledger.display()))?;
+    plan.merge(json!({ "programs": [work, asked] }));
+    let step =
+        json!({ "id": "work", "uses": "command", "with": { "program": work }, "effect": "checkable", "check": { "program": asked } });
+    automatic(&mut plan, &json!([step]));
+    let mut world = plan.start().await?;
+    world.service_is(true).await?;
+    world.send(&[Alert::service_down()]).await?;
+    let shim = shim_of(&world).await?;
+    eventually(SOON, async || {
+        ensure!(mark.exists(), "it has not begun");
+        Ok(())
+    })
+    .await?;
+    world.kill9()?;
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
+    world.start().await?;
+    let run = world.run_in("succeeded", SOON).await?;
+    let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+    assert_eq!(attempts, ["failed", "succeeded"]);
+    let why = run["attempts"][0]["error"].as_str().unwrap_or_default();
+    ensure!(why.ends_with("the check says that it did not happen"), "{why}");
+    assert_eq!(std::fs::read_to_string(&ledger)?, "done\n");
+    Ok(())
+}
+
+/// The shim of the only run's first step, once it is in the journal.
+async fn shim_of(world: &World) -> anyhow::Result<rustix::process::Pid> {
+    eventually(SOON, async || {
+        let runs = world.runs().await?;
+        let id = runs.first().and_then(|run| run["id"].as_str()).context("there is no run")?;
+        let run = world.get(&format!("/runs/{id}")).await?;
+        let pid = run["attempts"][0]["place"]["execution"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.and_then(rustix::process::Pid::from_raw).context("no shim is in the journal")
+    })
+    .await
 }
 
 /// The run of a runbook, once it is in this state.

@@ -90,7 +90,7 @@ pub(super) async fn settle(
 ) -> Result<ActOutcome, store::Error> {
     let person = granted.principal();
     let who = person.name.clone();
-    let reason = clean_line(reason, 400);
+    let reason = clean_line(reason.trim(), 400);
     if reason.is_empty() {
         return Ok(ActOutcome::refused("no_reason", "Say how you know: it is kept with the decision."));
     }

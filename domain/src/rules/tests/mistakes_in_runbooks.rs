@@ -247,3 +247,37 @@ sources: { am: { kind: alertmanager, repeat_interval: 0s, heartbeats: { Watchdog
       help: give it about three times the interval at which it comes: `Watchdog: 15m`
     ");
 }
+
+#[test]
+fn what_may_follow_an_unknown_outcome() {
+    let text = r#"runbooks:
+  other:
+    approval: { roles: [sre] }
+    steps:
+      - { id: a, uses: disk.wipe, with: { target: web }, on_unknown: retry }
+      - { id: c, uses: service.restart, with: { target: api }, effect: at_most_once, on_unknown: retry }
+      - { id: d, uses: service.restart, with: { target: api }, effect: checkable }
+      - { id: e, uses: service.restart, with: { target: api }, check: { program: /bin/true } }
+"#;
+    assert_snapshot!(problems(text), @r#"
+    rules.yaml:5:51: `disk.wipe` works on disk, and `web` is of kind http
+      5 |       - { id: a, uses: disk.wipe, with: { target: web }, on_unknown: retry }
+        |                                                   ^^^
+    rules.yaml:5:70: an at_most_once step must not be retried when nobody knows whether it happened
+      5 |       - { id: a, uses: disk.wipe, with: { target: web }, on_unknown: retry }
+        |                                                                      ^^^^^
+      help: say in `effect` why a repeat does no harm (idempotent, keyed, checkable), or leave `on_unknown` at `ask`
+    rules.yaml:6:98: an at_most_once step must not be retried when nobody knows whether it happened
+      6 |       - { id: c, uses: service.restart, with: { target: api }, effect: at_most_once, on_unknown: retry }
+        |                                                                                                  ^^^^^
+      help: say in `effect` why a repeat does no harm (idempotent, keyed, checkable), or leave `on_unknown` at `ask`
+    rules.yaml:7:72: nothing can tell whether a checkable step without `check` happened
+      7 |       - { id: d, uses: service.restart, with: { target: api }, effect: checkable }
+        |                                                                        ^^^^^^^^^
+      help: give it `check: { program: .., args: [..] }`, which exits with 0 or 10
+    rules.yaml:8:64: `check` belongs to `effect: checkable`
+      8 |       - { id: e, uses: service.restart, with: { target: api }, check: { program: /bin/true } }
+        |                                                                ^^^^^
+      help: say so, or remove the check
+    "#);
+}
