@@ -1,8 +1,14 @@
-//! The audit log: one row for every decision, in the transaction of the change itself.
+//! The audit log: one row for every decision, in the transaction of the change itself, and the chain that binds the rows together.
+
+mod chain;
+mod verify;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use chain::{AuditKeys, Checkpoint, Content, Link, START, Seal, chain};
+pub use verify::{Fault, FaultKind, Report, Verifier};
 
 /// A row as a decision makes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +47,9 @@ pub struct AuditRow {
     /// What it says.
     #[serde(flatten)]
     pub row: NewAudit,
-    /// Keyed hash of this row alone, in hex; the chain is sealed later.
+    /// Keyed hash of this row alone, in hex.
     pub mac: String,
+    /// The batch with which it was sealed into the chain; absent for the moment until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<i64>,
 }

@@ -1,18 +1,29 @@
-//! The audit log: one row per decision, each with a keyed hash of its own; a later job seals them into a chain.
+//! The audit log: one row per decision, each with a keyed hash of its own; sealed into a chain a moment later (`chain.rs`).
 
 use domain::audit::{AuditRow, NewAudit};
-use domain::canonical::canonical_json;
-use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
-use secrecy::ExposeSecret;
-use sha2::Sha256;
 
 use crate::codec::{clean, from_doc, from_word, micros, time, to_doc, word};
-use crate::open::Core;
+use crate::incidents::escape_like;
 use crate::tx::{exec, on, rows};
 use crate::{Error, Store, Tx};
 
-type Row = (i64, i64, String, String, String, String, String, String, String);
+pub(crate) type Row = (i64, i64, String, String, String, String, String, String, String, Option<i64>);
+
+/// Which rows of the audit log; empty fields match all.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Only those before this number; the newest if 0.
+    pub before: i64,
+    /// Who did it: the beginning of the actor.
+    pub actor: String,
+    /// What was asked for: the beginning of the action.
+    pub action: String,
+    /// About what: the beginning of the object.
+    pub object: String,
+    /// How many at most.
+    pub limit: i64,
+}
 
 impl Tx {
     /// Adds a row. It lasts if and only if the decision does.
@@ -21,7 +32,7 @@ impl Tx {
     /// As any use of the database; then the decision must not last either.
     pub async fn audit(&mut self, row: &NewAudit) -> Result<(), Error> {
         let row = stored_form(row);
-        let mac = hex::encode(self.core.audit_mac(&row)?.finalize().into_bytes());
+        let mac = self.core.audit_keys.mac(&row);
         exec!(
             self,
             "insert into audit (at, actor, action, object, decision, reason, detail, mac) values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -44,23 +55,32 @@ impl Tx {
     pub async fn audit_rows(&mut self, after_seq: i64, limit: i64) -> Result<Vec<AuditRow>, Error> {
         let found: Vec<Row> = rows!(
             self,
-            "select seq, at, actor, action, object, decision, reason, detail, mac from audit where seq > $1 order by seq limit $2",
+            "select seq, at, actor, action, object, decision, reason, detail, mac, batch from audit where seq > $1 order by seq limit $2",
             after_seq,
             limit
         );
-        let one = |(seq, at, actor, action, object, decision, reason, detail, mac): Row| {
-            let row = NewAudit {
-                at: time("audit", seq, at)?,
-                actor,
-                action,
-                object,
-                decision: from_word("audit", seq, &decision)?,
-                reason,
-                detail: from_doc("audit", seq, &detail)?,
-            };
-            Ok(AuditRow { seq, row, mac })
-        };
-        found.into_iter().map(one).collect()
+        found.into_iter().map(read).collect()
+    }
+
+    /// Rows, newest first.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn newest_audit(&mut self, filter: &AuditFilter) -> Result<Vec<AuditRow>, Error> {
+        let begins = |text: &str| format!("{}%", escape_like(&clean(&text.to_lowercase())));
+        let found: Vec<Row> = rows!(
+            self,
+            "select seq, at, actor, action, object, decision, reason, detail, mac, batch from audit \
+             where ($1 = 0 or seq < $1) and lower(actor) like $2 escape '\\' and lower(action) like $3 escape '\\' \
+             and lower(object) like $4 escape '\\' \
+             order by seq desc limit $5",
+            filter.before,
+            begins(&filter.actor),
+            begins(&filter.action),
+            begins(&filter.object),
+            filter.limit
+        );
+        found.into_iter().map(read).collect()
     }
 
     /// Counts refusals of the unknown, who get no row each: an attacker must not be able to fill the log.
@@ -104,18 +124,22 @@ impl Store {
     /// # Errors
     /// If the row has no canonical form.
     pub fn audit_intact(&self, row: &AuditRow) -> Result<bool, Error> {
-        let Ok(mac) = hex::decode(&row.mac) else { return Ok(false) };
-        Ok(self.core.audit_mac(&row.row)?.verify_slice(&mac).is_ok())
+        Ok(self.core.audit_keys.made(&row.row, &row.mac))
     }
 }
 
-impl Core {
-    fn audit_mac(&self, row: &NewAudit) -> Result<Hmac<Sha256>, Error> {
-        let value = serde_json::to_value(row).map_err(|error| Error::Refused(error.to_string()))?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.audit_key.expose_secret()).map_err(|error| Error::Config(error.to_string()))?;
-        mac.update(canonical_json(&value).as_bytes());
-        Ok(mac)
-    }
+/// A row from the database.
+pub(crate) fn read((seq, at, actor, action, object, decision, reason, detail, mac, batch): Row) -> Result<AuditRow, Error> {
+    let row = NewAudit {
+        at: time("audit", seq, at)?,
+        actor,
+        action,
+        object,
+        decision: from_word("audit", seq, &decision)?,
+        reason,
+        detail: from_doc("audit", seq, &detail)?,
+    };
+    Ok(AuditRow { seq, row, mac, batch })
 }
 
 /// The row as it will be read back: the hash must fit that.

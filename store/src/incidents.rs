@@ -181,6 +181,6 @@ fn search(title: &str) -> String {
 }
 
 /// The text itself in a `like`, whatever signs it has.
-fn escape_like(text: &str) -> String {
+pub(crate) fn escape_like(text: &str) -> String {
     text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }

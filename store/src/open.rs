@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use domain::audit::AuditKeys;
 use domain::id::StartId;
 use domain::time::Clock;
 use secrecy::SecretSlice;
@@ -52,7 +53,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) instance: String,
     pub(crate) start: StartId,
-    pub(crate) audit_key: SecretSlice<u8>,
+    pub(crate) audit_keys: AuditKeys,
     pub(crate) changes: broadcast::Sender<Change>,
     /// Whether leases are judged by the database's clock.
     pub(crate) server_time: bool,
@@ -96,12 +97,13 @@ impl Store {
         } else {
             return Err(Error::Config("the store's address must begin with sqlite: or postgres://".to_owned()));
         };
+        let audit_keys = AuditKeys::new(vec![options.audit_key]).map_err(Error::Config)?;
         let core = Arc::new(Core {
             database,
             clock,
             instance: options.instance,
             start: options.start,
-            audit_key: options.audit_key,
+            audit_keys,
             changes: broadcast::channel(1024).0,
             server_time,
             server_clock,
@@ -126,6 +128,36 @@ impl Store {
         }
         let intake = accept::Intake::start(core.clone(), options.max_waiting);
         Ok(Self { core, intake })
+    }
+
+    /// Opens the store only to look at it, beside a server that has it open or without one: nothing is changed, no tables are brought up to
+    /// date, no claims are freed, and every attempt to write fails.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is of another version or cannot be opened; [`Error::Unavailable`].
+    pub async fn look(options: Options) -> Result<Self, Error> {
+        let database = match options.url.strip_prefix("sqlite:") {
+            Some(path) => Database::Sqlite(SqliteFile::look(path.strip_prefix("//").unwrap_or(path)).await?),
+            None => Database::Postgres(Arc::new(Server::look(&options.url).await?)),
+        };
+        let audit_keys = AuditKeys::new(vec![options.audit_key]).map_err(Error::Config)?;
+        let core = Arc::new(Core {
+            database,
+            clock: options.clock,
+            instance: options.instance,
+            start: options.start,
+            audit_keys,
+            changes: broadcast::channel(1).0,
+            server_time: false,
+            server_clock: None,
+            sightings: Sightings::default(),
+            link: OnceLock::new(),
+            durability: "opened to read only".to_owned(),
+        });
+        let intake = accept::Intake::start(core.clone(), options.max_waiting);
+        let store = Self { core, intake };
+        store.read().await?.is_of_this_version().await?;
+        Ok(store)
     }
 
     /// Which database it is.

@@ -72,6 +72,14 @@ impl Server {
         Ok((Self { hosts, pools, outdated: AtomicBool::new(false) }, options, durability))
     }
 
+    /// Connects only to look: whatever these connections do is read-only.
+    pub(crate) async fn look(url: &str) -> Result<Self, Error> {
+        let hosts = hosts(url)?;
+        let (_, options) = writable(&hosts).await?;
+        let pools = Pools::new(&options.options([("default_transaction_read_only", "on")]));
+        Ok(Self { hosts, pools: ArcSwap::from_pointee(pools), outdated: AtomicBool::new(false) })
+    }
+
     pub(crate) async fn begin(&self, line: Line) -> Result<PgTx, Error> {
         let pools = self.pools.load_full();
         match line {

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-use crate::{Backend, Error};
+use crate::tx::{on, row};
+use crate::{Backend, Error, Tx};
 
 /// One migration: its number, its name and its text for each database.
 struct Step {
@@ -36,6 +37,7 @@ const STEPS: &[Step] = steps! {
     7 "0007_audit",
     8 "0008_signin",
     9 "0009_fences",
+    10 "0010_seals",
     11 "0011_replicas",
     12 "0012_lifecycle",
 };
@@ -55,6 +57,24 @@ pub(crate) fn migrator(backend: Backend) -> Migrator {
 /// The number of the newest migration that this program knows.
 pub(crate) fn newest() -> i64 {
     STEPS.iter().map(|step| step.number).max().unwrap_or(0)
+}
+
+impl Tx {
+    /// Whether the tables are those of this program: for readers, who bring nothing up to date.
+    pub(crate) async fn is_of_this_version(&mut self) -> Result<(), Error> {
+        let found: Option<(Option<i64>, i64)> = row!(self, "select max(version), count(*) from _sqlx_migrations where success");
+        let (found, count) = found.unwrap_or_default();
+        if found == Some(newest()) && count == STEPS.len() as i64 {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "the database has {count} migrations up to {}, this program {} up to {}: use the program of the server that wrote it, or start the \
+             newer server once",
+            found.unwrap_or_default(),
+            STEPS.len(),
+            newest()
+        )))
+    }
 }
 
 /// Says what to do about a migration that failed.

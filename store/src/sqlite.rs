@@ -28,9 +28,9 @@ pub(crate) struct SqliteFile {
     gate: Arc<Gate>,
     writer: Arc<Mutex<Writer>>,
     readers: SqlitePool,
-    _checkpoints: Checkpoints,
+    _checkpoints: Option<Checkpoints>,
     /// Held as long as the store is: one process per file.
-    _lock: File,
+    _lock: Option<File>,
     /// A file that goes with the store.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -103,7 +103,18 @@ impl SqliteFile {
             None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
         };
         let writer = Arc::new(Mutex::new(Writer { conn, open: false, closed: false, written }));
-        Ok((Self { gate, writer, readers, _checkpoints: checkpoints, _lock: lock, _temporary: temporary }, durability))
+        Ok((Self { gate, writer, readers, _checkpoints: Some(checkpoints), _lock: Some(lock), _temporary: temporary }, durability))
+    }
+
+    /// Opens a file only to look at it, beside a process that writes it or without one.
+    pub(crate) async fn look(path: &str) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(5));
+        let conn = options.connect().await.map_err(|error| Error::Config(format!("cannot open {path} to read it: {error}")))?;
+        let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+        // As if closed: nobody writes.
+        let writer = Writer { conn, open: false, closed: true, written: Arc::new(Notify::new()) };
+        let (gate, writer) = (Arc::default(), Arc::new(Mutex::new(writer)));
+        Ok(Self { gate, writer, readers, _checkpoints: None, _lock: None, _temporary: None })
     }
 
     pub(crate) async fn begin(&self, line: Line) -> Result<SqliteTx, Error> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::audit::{AuditKeys, Verifier};
 use domain::event::Status::Firing;
 use domain::inbox::Inbox;
 use sqlx::{Connection, Executor};
@@ -124,6 +125,11 @@ on_both! {
         assert!(tx.flag("paused").await.unwrap().is_some() && tx.rule_set("d1").await.unwrap().is_some());
         let audit = tx.audit_rows(0, 10).await.unwrap();
         assert!(store.audit_intact(&audit[0]).unwrap(), "written by the first version, under the key of these tests");
+        let (links, seals) = (tx.audit_links((0, 0), 10).await.unwrap(), tx.audit_seals(0, 10).await.unwrap());
+        let mut verifier = Verifier::new(Some(AuditKeys::new(vec![vec![7; 32].into()]).unwrap()), []);
+        links.iter().for_each(|link| verifier.link(link));
+        seals.iter().for_each(|seal| verifier.seal(seal));
+        assert_eq!((links.len(), verifier.end().faults), (1, vec![]), "sealed by the version of migration 10");
         assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
         assert_eq!(tx.unpublished(3, 10).await.unwrap()[0].1.kind, "incident.opened");
         tx.commit().await.unwrap();
@@ -170,6 +176,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (7, include_str!("../../fixtures/0007_audit.sql")),
     (8, include_str!("../../fixtures/0008_signin.sql")),
     (9, include_str!("../../fixtures/0009_fences.sql")),
+    (10, include_str!("../../fixtures/0010_seals.sql")),
     (11, include_str!("../../fixtures/0011_replicas.sql")),
     (12, include_str!("../../fixtures/0012_lifecycle.sql")),
 ];
