@@ -10,3 +10,4 @@ create table audit_seals (
     mac text not null
 );
 create index audit_chain on audit (batch, seq) where batch is not null;
+create index audit_object on audit (object, seq);

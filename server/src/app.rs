@@ -26,6 +26,7 @@ use webhook_gateway::{
 };
 
 use crate::alone::alone;
+use crate::audit::Sealer;
 use crate::beat::HttpBeat;
 use crate::bus::{self, Inbound, Link, Outbound};
 use crate::config::Config;
@@ -58,6 +59,7 @@ pub(crate) struct Running {
     stop: Stop,
     wake: Arc<Wake>,
     reloader: Arc<Reloader>,
+    sealer: Arc<Sealer>,
     store: Store,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -83,7 +85,7 @@ impl App {
         let store = open_store(&config, &clock).await?;
         // From here on everybody's time is the store's, which replicas share.
         let clock = store.clock();
-        keep_rules(&store, &config.rules).await?;
+        keep_rules(&store, &config.rules, clock.now()).await?;
         let redactor = Arc::new(redactor(&config)?);
         let supervisor = Arc::new(Supervisor::open(&config.data_dir.join("children")).await?);
         if roles.worker {
@@ -106,6 +108,8 @@ impl App {
         let platforms = platforms(&config, &store, &rules, &clock)?;
         let wake = Arc::new(Wake::default());
         let mut tasks = Vec::new();
+        let sealer = Arc::new(Sealer::open(&config, &store, &clock)?);
+        tasks.push(tokio::spawn(Arc::clone(&sealer).run(stop.soft.clone())));
 
         let beat = match &config.heartbeat {
             Some(heartbeat) => {
@@ -186,6 +190,7 @@ impl App {
             stop,
             wake,
             reloader,
+            sealer,
             store,
             tasks,
         })
@@ -280,6 +285,8 @@ impl Running {
                 () = self.stop.hard.cancelled() => break,
             }
         }
+        self.sealer.finish().await;
+        self.store.close().await;
     }
 }
 
@@ -343,9 +350,10 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-async fn keep_rules(store: &Store, rules: &RuleSet) -> anyhow::Result<()> {
+async fn keep_rules(store: &Store, rules: &RuleSet, now: jiff::Timestamp) -> anyhow::Result<()> {
     let mut tx = store.begin().await?;
     tx.put_rule_set(&rules.digest, &rules.texts).await?;
+    tx.audit(&crate::audit::in_force("server.start", now, None, &rules.digest)).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -22,6 +22,16 @@ pub(crate) fn load(files: &[PathBuf], data_dir: &Path, name: &str) -> anyhow::Re
     files.iter().map(|file| read(file)).collect()
 }
 
+/// The same, making none: for commands that look at what a server did.
+///
+/// # Errors
+/// As [`load`], and if there is none.
+pub(crate) fn present(files: &[PathBuf], data_dir: &Path, name: &str) -> anyhow::Result<Vec<SecretSlice<u8>>> {
+    let own = [data_dir.join("keys").join(name)];
+    let files = if files.is_empty() { &own } else { files };
+    files.iter().map(|file| read(file)).collect()
+}
+
 fn own(file: &Path) -> anyhow::Result<SecretSlice<u8>> {
     if !file.exists() {
         let folder = file.parent().context("a key file needs a folder")?;
@@ -42,7 +52,11 @@ fn own(file: &Path) -> anyhow::Result<SecretSlice<u8>> {
     read(file)
 }
 
-fn read(file: &Path) -> anyhow::Result<SecretSlice<u8>> {
+/// Reads one key.
+///
+/// # Errors
+/// If the file cannot be read, holds less than 32 bytes, or can be read by others.
+pub(crate) fn read(file: &Path) -> anyhow::Result<SecretSlice<u8>> {
     let meta = fs::metadata(file).with_context(|| format!("cannot read key file {}", file.display()))?;
     if meta.permissions().mode() & 0o077 != 0 {
         bail!("key file {} can be read by others: run `chmod 600` on it", file.display());

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod alone;
 mod app;
+mod audit;
 mod beat;
 mod bus;
 mod cmd;
@@ -67,6 +68,10 @@ enum Command {
     Automation(cmd::client::automation::Args),
     /// API tokens: create, list, revoke.
     Token(cmd::client::token::Args),
+    /// The audit log: verify it, export it, print the public key of its checkpoints.
+    Audit(cmd::audit::Args),
+    /// One incident as a signed file that verifies offline: export, verify.
+    Evidence(cmd::evidence::Args),
     /// The small service that the demo breaks.
     #[command(hide = true)]
     DemoService {
@@ -108,6 +113,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Runbook(args) => cmd::client::runbook::run(args),
         Command::Automation(args) => cmd::client::automation::run(args),
         Command::Token(args) => cmd::client::token::run(args),
+        Command::Audit(args) => cmd::audit::run(args),
+        Command::Evidence(args) => cmd::evidence::run(args),
         Command::DemoService { listen } => cmd::demo_service::run(listen),
     }
 }

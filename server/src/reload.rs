@@ -72,16 +72,19 @@ impl Reloader {
             self.sources.store(Arc::new(config.sources));
             return Ok("the configuration is unchanged; the secrets of its sources were read again".to_owned());
         }
-        self.keep(&config).await.map_err(|error| error.to_string())?;
+        let before = self.rules.load().digest.clone();
+        self.keep(&config, &before).await.map_err(|error| error.to_string())?;
         crate::app::start_children(&self.supervisor, &config.rules).await;
         self.sources.store(Arc::new(config.sources));
         self.rules.store(config.rules);
         Ok(format!("configuration {} is in force", digest.chars().take(12).collect::<String>()))
     }
 
-    async fn keep(&self, config: &Config) -> Result<(), store::Error> {
+    async fn keep(&self, config: &Config, before: &str) -> Result<(), store::Error> {
+        let row = crate::audit::in_force("config.reload", self.store.clock().now(), Some(before), &config.rules.digest);
         let mut tx = self.store.begin().await?;
         tx.put_rule_set(&config.rules.digest, &config.rules.texts).await?;
+        tx.audit(&row).await?;
         tx.commit().await
     }
 }

@@ -81,6 +81,15 @@ impl Tx {
         found.map(|(doc,)| from_doc("approvals", run, &doc)).transpose()
     }
 
+    /// All requests of a run, oldest first.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn approvals_of(&mut self, run: RunId) -> Result<Vec<Approval>, Error> {
+        let found: Vec<(String,)> = rows!(self, "select doc from approvals where run_id = $1 order by created_at, id", run.to_string());
+        found.into_iter().map(|(doc,)| from_doc("approvals", run, &doc)).collect()
+    }
+
     /// Requests that wait for a decision, oldest first.
     ///
     /// # Errors

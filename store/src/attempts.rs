@@ -1,7 +1,9 @@
 //! The journal of a run: each attempt's intent before anything happens, its result afterwards.
 
+use domain::audit::{AuditDecision, NewAudit};
 use domain::id::RunId;
 use domain::run::Attempt;
+use serde_json::json;
 
 use crate::codec::{from_doc, to_doc};
 use crate::runs::ACTIVE;
@@ -9,7 +11,7 @@ use crate::tx::{exec, on, rows};
 use crate::{Error, Tx};
 
 impl Tx {
-    /// Stores the intent of an attempt. Commit before anything happens.
+    /// Stores the intent of an attempt, and its row in the audit log. Commit before anything happens.
     ///
     /// # Errors
     /// [`Error::Conflict`] if this attempt was begun already, by whomever.
@@ -23,7 +25,19 @@ impl Tx {
             attempt.state.as_str(),
             to_doc(attempt)?
         );
-        if inserted == 1 { Ok(()) } else { Err(Error::Conflict) }
+        if inserted != 1 {
+            return Err(Error::Conflict);
+        }
+        self.audit(&NewAudit {
+            at: attempt.started_at,
+            actor: "system".to_owned(),
+            action: "step.start".to_owned(),
+            object: format!("run:{}", attempt.run),
+            decision: AuditDecision::Allowed,
+            reason: "begun".to_owned(),
+            detail: json!({ "step": attempt.step, "attempt": attempt.attempt }),
+        })
+        .await
     }
 
     /// Stores more of an attempt's intent: the process that waits to be told. Commit before it is.

@@ -140,6 +140,10 @@ impl SqliteFile {
         let _pass = self.gate.enter(Line::Other).await;
         let mut writer = self.writer.lock().await;
         writer.closed = true;
+        // What was begun and dropped would keep the log from being moved.
+        if writer.open && sqlx::query("rollback").execute(&mut writer.conn).await.is_ok() {
+            writer.open = false;
+        }
         if let Err(error) = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut writer.conn).await {
             tracing::debug!(%error, "the log stays for the next start");
         }

@@ -146,3 +146,23 @@ async fn a_changed_certificate_is_served_without_a_restart() -> anyhow::Result<(
     ensure!(told.contains("the certificate was read again") && !told.contains("\"level\":\"ERROR\""), "{told}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_source_gets_a_new_secret_by_a_reload() -> anyhow::Result<()> {
+    let mut world = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.start().await?;
+    let fresh = "test-only-rotated-token-0123456789abcdef";
+    fs::write(world.dir().join("source-token"), fresh)?;
+    world.proc()?.signal(Signal::HUP)?;
+    let send = async |token: &str| {
+        let url = format!("{}/api/v1/webhooks/alertmanager/am", world.url());
+        let post = world.http().post(url).bearer_auth(token).header("content-type", "application/json");
+        anyhow::Ok(post.body(harness::world::body(&[Alert::new("Rotated")]).to_string()).send().await?.status().as_u16())
+    };
+    eventually(SOON, async || {
+        ensure!(send(fresh).await? == 200, "the new secret is not taken yet");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(send(world.source_token()).await?, 401, "the old one is out");
+    Ok(())
+}

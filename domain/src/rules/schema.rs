@@ -72,6 +72,7 @@ pub const SERVER_KEYS: [&str; 15] = [
     "egress",
     "tools",
     "heartbeat",
+    "audit",
     "log",
     "telemetry",
 ];

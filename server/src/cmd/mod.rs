@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share: printing, and reading a configuration.
 
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod completion;
@@ -7,15 +8,19 @@ pub(crate) mod demo;
 mod demo_browser;
 pub(crate) mod demo_service;
 pub(crate) mod doctor;
+pub(crate) mod evidence;
 pub(crate) mod login_link;
 pub(crate) mod serve;
 pub(crate) mod simulate;
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use domain::rules::Problem;
 
 use crate::config::{self, Config};
@@ -59,6 +64,23 @@ pub(crate) fn problems(problems: &[Problem]) -> anyhow::Error {
 /// All findings.
 pub(crate) fn load(path: &Path) -> anyhow::Result<Config> {
     Config::load(path, &config::environment).map_err(|found| problems(&found))
+}
+
+/// Runs a command that waits for things.
+///
+/// # Errors
+/// What the command says.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// A new file for its owner alone; one that is there already is kept.
+///
+/// # Errors
+/// If it is there, or cannot be made.
+pub(crate) fn private_file(path: &Path) -> anyhow::Result<File> {
+    let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+    made.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// An HTTP client for the command line: to the server that the caller named, nowhere else.

@@ -17,7 +17,7 @@ pub(crate) use bus::{Commands, Ingest, NatsConfig, Publish, Subscription};
 pub(crate) use chat::{DiscordConfig, SlackConfig};
 pub(crate) use fill::{Lookup, environment};
 pub(crate) use link::NatsLink;
-pub(crate) use operations::{HeartbeatConfig, LogConfig, LogFormat, TelemetryConfig};
+pub(crate) use operations::{AuditConfig, HeartbeatConfig, LogConfig, LogFormat, TelemetryConfig};
 pub(crate) use schema::json_schema;
 pub(crate) use server::ServerConfig;
 pub(crate) use store::{KeysConfig, StoreConfig};
@@ -60,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) actions: ActionsConfig,
     /// Our own sign of life.
     pub(crate) heartbeat: Option<HeartbeatConfig>,
+    /// How the audit log is kept.
+    pub(crate) audit: AuditConfig,
     /// How logs look.
     pub(crate) log: LogConfig,
     /// Who may read the metrics.
@@ -138,6 +140,7 @@ impl Draft {
                 nats: part.nats,
                 actions: part.actions,
                 heartbeat: part.heartbeat,
+                audit: part.audit,
                 log: part.log,
                 telemetry: part.telemetry,
                 secrets: part.secrets,

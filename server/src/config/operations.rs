@@ -18,6 +18,13 @@ pub(crate) struct HeartbeatConfig {
     pub(crate) every: Dur,
 }
 
+/// How the audit log is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct AuditConfig {
+    /// How often a signed checkpoint says where its chain stands, while there is something new.
+    pub(crate) checkpoint_every: Dur,
+}
+
 /// How logs look.
 #[derive(Clone, Debug)]
 pub(crate) struct LogConfig {
@@ -61,6 +68,15 @@ pub(super) struct WrittenHeartbeat {
     every: Option<Dur>,
 }
 
+/// How the audit log is kept.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenAudit {
+    /// How often a signed checkpoint says where the log's chain stands, while there is something new. Default 1m.
+    #[serde(default)]
+    checkpoint_every: Option<Dur>,
+}
+
 /// How logs look.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +87,23 @@ pub(super) struct WrittenLog {
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,store=debug`. Default `info`.
     #[serde(default)]
     level: Option<String>,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { checkpoint_every: Dur::from_mins(1) }
+    }
+}
+
+impl AuditConfig {
+    pub(super) fn read(cx: &mut Sections<'_, '_, '_>) -> Self {
+        let Some((node, written)) = cx.value::<WrittenAudit>("audit") else { return Self::default() };
+        let every = written.checkpoint_every.unwrap_or(Self::default().checkpoint_every);
+        if every < Dur::from_secs(1) {
+            cx.report().add(node.find(&["checkpoint_every"]).at, "a checkpoint more often than every 1s helps nobody", None);
+        }
+        Self { checkpoint_every: every }
+    }
 }
 
 impl Default for LogConfig {

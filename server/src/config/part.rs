@@ -13,7 +13,7 @@ use super::actions::ActionsConfig;
 use super::bus::NatsConfig;
 use super::chat::{DiscordConfig, SlackConfig};
 use super::fill::{Filler, Lookup};
-use super::operations::{HeartbeatConfig, LogConfig, TelemetryConfig};
+use super::operations::{AuditConfig, HeartbeatConfig, LogConfig, TelemetryConfig};
 use super::server::ServerConfig;
 use super::store::{KeysConfig, StoreConfig};
 
@@ -33,6 +33,7 @@ pub(super) struct Part {
     pub(super) nats: Option<NatsConfig>,
     pub(super) actions: ActionsConfig,
     pub(super) heartbeat: Option<HeartbeatConfig>,
+    pub(super) audit: AuditConfig,
     pub(super) log: LogConfig,
     pub(super) telemetry: TelemetryConfig,
     pub(super) secrets: Vec<SecretString>,
@@ -60,6 +61,7 @@ impl Part {
             nats,
             actions: ActionsConfig::read(&mut cx),
             heartbeat: HeartbeatConfig::read(&mut cx),
+            audit: AuditConfig::read(&mut cx),
             log: LogConfig::read(&mut cx),
             telemetry: TelemetryConfig::read(&mut cx),
             secrets: cx.filler.secrets,

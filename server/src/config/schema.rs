@@ -33,6 +33,7 @@ pub(super) struct Sections {
     egress: Option<Vec<Exception>>,
     tools: Option<super::actions::WrittenTools>,
     heartbeat: Option<super::operations::WrittenHeartbeat>,
+    audit: Option<super::operations::WrittenAudit>,
     log: Option<super::operations::WrittenLog>,
     telemetry: Option<super::operations::TelemetryConfig>,
 }

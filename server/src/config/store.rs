@@ -28,6 +28,8 @@ pub(crate) struct KeysConfig {
     pub(crate) session: Vec<PathBuf>,
     /// For the audit log.
     pub(crate) audit: Vec<PathBuf>,
+    /// For the audit log's checkpoints and for evidence, which are signed.
+    pub(crate) checkpoint: Vec<PathBuf>,
 }
 
 /// Which database.
@@ -40,7 +42,7 @@ pub(super) struct WrittenStore {
 }
 
 /// Files with keys: 32 bytes or more as text or hex, readable by the server's user only. One each, or two while a key is being changed: the
-/// first signs, both are believed. Without them the server makes its own in the data folder; on PostgreSQL all three are needed, the same
+/// first signs, both are believed. Without them the server makes its own in the data folder; on PostgreSQL the first three are needed, the same
 /// on every server.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +56,9 @@ pub(super) struct WrittenKeys {
     /// For the audit log.
     #[serde(default)]
     audit: OneOrMany<PathBuf>,
+    /// For the audit log's signed checkpoints and for evidence. Servers on one PostgreSQL may each make their own.
+    #[serde(default)]
+    checkpoint: OneOrMany<PathBuf>,
 }
 
 impl StoreConfig {
@@ -84,16 +89,22 @@ impl KeysConfig {
         let base = cx.base;
         let join = |paths: OneOrMany<PathBuf>| paths.0.into_iter().map(|path| base.join(path)).collect::<Vec<_>>();
         let keys = match cx.value::<WrittenKeys>("keys") {
-            Some((_, written)) => Self { button: join(written.button), session: join(written.session), audit: join(written.audit) },
+            Some((_, written)) => Self {
+                button: join(written.button),
+                session: join(written.session),
+                audit: join(written.audit),
+                checkpoint: join(written.checkpoint),
+            },
             None => Self::default(),
         };
         let Some(node) = node else { return keys };
-        for (name, files) in [("button", &keys.button), ("session", &keys.session), ("audit", &keys.audit)] {
+        let all = [("button", &keys.button), ("session", &keys.session), ("audit", &keys.audit), ("checkpoint", &keys.checkpoint)];
+        for (name, files) in all {
             if files.len() > 2 {
                 let help = "keep the one in use and the one before it".to_owned();
                 cx.report().add(node.find(&[name]).name_at(), format!("more than two keys for `{name}`"), help);
             }
-            if files.is_empty() && store.postgres {
+            if files.is_empty() && store.postgres && name != "checkpoint" {
                 let help = format!("make one with `openssl rand -hex 32`, put it on every server, and write `keys: {{ {name}: [FILE] }}`");
                 let message = format!("on PostgreSQL the `{name}` key must be named: every server needs the same one");
                 cx.report().add(node.name_at(), message, help);

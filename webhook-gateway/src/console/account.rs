@@ -82,11 +82,13 @@ async fn set_password(
     viewer.check_form(&app, &headers, &form.csrf)?;
     let hash = password::hash(form.password).await?;
     let name = viewer.principal.name.clone();
+    let row = audit(&viewer, app.clock.now(), "password.set", "set", format!("principal:{name}"));
     // Whoever else is signed in under this name is signed out: a new password ends old sessions.
     ask(&app, async {
         let mut tx = app.store.begin().await?;
         tx.set_password(&name, &hash).await?;
         tx.delete_sessions_of(&name).await?;
+        tx.audit(&row).await?;
         tx.commit().await
     })
     .await?;

@@ -1,0 +1,223 @@
+//! Signed checkpoints: Ed25519 over what the chain of the audit log was at a time, one JSON object a line.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use domain::audit::Checkpoint;
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// The file in the data folder.
+pub(crate) const FILE: &str = "audit-checkpoints.jsonl";
+
+/// A checkpoint and who says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignedCheckpoint {
+    /// What is said.
+    #[serde(flatten)]
+    pub(crate) checkpoint: Checkpoint,
+    /// Who says it, in hex.
+    pub(crate) public_key: String,
+    /// Over [`Checkpoint::statement`], in hex.
+    pub(crate) signature: String,
+}
+
+/// Signs. The first key signs; the others' signatures are believed too.
+pub(crate) struct Signer(Vec<Ed25519KeyPair>);
+
+/// Public keys that are believed, in hex.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trusted(Vec<String>);
+
+impl Signer {
+    /// Signs with these keys; any 32 bytes or more make one.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn new(keys: &[SecretSlice<u8>]) -> anyhow::Result<Self> {
+        let pair = |key: &SecretSlice<u8>| {
+            let seed = Sha256::new().chain_update(b"watchkeeper audit checkpoint\n").chain_update(key.expose_secret()).finalize();
+            Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|error| anyhow::anyhow!("no Ed25519 key can be made: {error}"))
+        };
+        let pairs = keys.iter().map(pair).collect::<anyhow::Result<Vec<_>>>()?;
+        if pairs.is_empty() { bail!("no checkpoint key") } else { Ok(Self(pairs)) }
+    }
+
+    /// Signs a checkpoint.
+    pub(crate) fn sign(&self, checkpoint: Checkpoint) -> SignedCheckpoint {
+        let signature = self.sign_bytes(checkpoint.statement().as_bytes());
+        SignedCheckpoint { checkpoint, public_key: self.public_key(), signature }
+    }
+
+    /// Signs anything else; it must begin with a line of its own.
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> String {
+        hex::encode(self.0[0].sign(bytes))
+    }
+
+    /// The key that signs now, for whoever verifies.
+    pub(crate) fn public_key(&self) -> String {
+        hex::encode(self.0[0].public_key())
+    }
+
+    /// All of them.
+    pub(crate) fn trusted(&self) -> Trusted {
+        Trusted(self.0.iter().map(|pair| hex::encode(pair.public_key())).collect())
+    }
+}
+
+impl Trusted {
+    /// Adds keys: in hex, or the paths of files with a key in hex a line.
+    ///
+    /// # Errors
+    /// If one is neither.
+    pub(crate) fn add(&mut self, keys: &[String]) -> anyhow::Result<()> {
+        for key in keys {
+            if is_key(key) {
+                self.0.push(key.to_ascii_lowercase());
+                continue;
+            }
+            let text = fs::read_to_string(key).with_context(|| format!("{key} is no public key of 64 hexadecimal digits, and no file"))?;
+            for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+                if !is_key(line) {
+                    bail!("{key} holds something else than public keys of 64 hexadecimal digits");
+                }
+                self.0.push(line.to_ascii_lowercase());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nobody is believed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this key is believed and signed these bytes.
+    ///
+    /// # Errors
+    /// Says which of both is not so.
+    pub(crate) fn check(&self, public_key: &str, bytes: &[u8], signature: &str) -> Result<(), String> {
+        if !self.0.iter().any(|key| key == public_key) {
+            return Err(format!("it is signed by {public_key}, who is not among the trusted public keys"));
+        }
+        let key = hex::decode(public_key).unwrap_or_default();
+        let signature = hex::decode(signature).map_err(|_| "its signature cannot be read".to_owned())?;
+        UnparsedPublicKey::new(&ED25519, key).verify(bytes, &signature).map_err(|_| "its signature is wrong".to_owned())
+    }
+
+    /// The same for a checkpoint.
+    ///
+    /// # Errors
+    /// Says why it is not believed.
+    pub(crate) fn check_checkpoint(&self, signed: &SignedCheckpoint) -> Result<Checkpoint, String> {
+        let statement = signed.checkpoint.statement();
+        self.check(&signed.public_key, statement.as_bytes(), &signed.signature).map(|()| signed.checkpoint)
+    }
+}
+
+/// The checkpoints of a file; none if there is no file. A last line that was cut by a crash is left out.
+///
+/// # Errors
+/// If it cannot be read, or a line is none.
+pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<SignedCheckpoint>> {
+    let name = || format!("cannot read {}", file.display());
+    let text = match File::open(file) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(name),
+    };
+    let lines = text.lines().collect::<Result<Vec<String>, _>>().with_context(name)?;
+    let mut all = Vec::with_capacity(lines.len());
+    for (n, line) in lines.iter().enumerate() {
+        match serde_json::from_str(line) {
+            Ok(signed) => all.push(signed),
+            Err(_) if n + 1 == lines.len() => {}
+            Err(error) => return Err(error).with_context(|| format!("line {} of {} is no checkpoint", n + 1, file.display())),
+        }
+    }
+    Ok(all)
+}
+
+/// Takes away the end of a last line that a crash cut, so that the next one stands alone.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(crate) fn mend(file: &Path) -> anyhow::Result<()> {
+    let bytes = match fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if whole < bytes.len() {
+        let open = File::options().write(true).open(file);
+        open.and_then(|file| file.set_len(whole as u64)).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Adds a line, and returns when it is on disk.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn append(file: &Path, signed: &SignedCheckpoint) -> anyhow::Result<()> {
+    let name = || format!("cannot write {}", file.display());
+    let mut out = File::options().create(true).append(true).mode(0o600).open(file).with_context(name)?;
+    out.write_all(format!("{}\n", serde_json::to_string(signed)?).as_bytes()).with_context(name)?;
+    out.sync_data().with_context(name)
+}
+
+fn is_key(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::audit::START;
+
+    use super::*;
+
+    fn signer(byte: u8) -> Signer {
+        Signer::new(&[vec![byte; 32].into(), vec![byte + 1; 32].into()]).unwrap()
+    }
+
+    fn checkpoint(batch: i64) -> Checkpoint {
+        Checkpoint { batch, seq: 9, rows: 9, hash: START, at: jiff::Timestamp::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn a_checkpoint_is_believed_of_a_trusted_key_only_and_word_for_word() {
+        let signed = signer(1).sign(checkpoint(3));
+        assert_eq!(signer(1).trusted().check_checkpoint(&signed), Ok(checkpoint(3)));
+        assert_eq!(signer(0).trusted().check_checkpoint(&signed), Ok(checkpoint(3)), "the key before the present one");
+        assert!(signer(5).trusted().check_checkpoint(&signed).unwrap_err().contains("not among the trusted"));
+        let mut changed = signed.clone();
+        changed.checkpoint.rows = 8;
+        assert!(signer(1).trusted().check_checkpoint(&changed).unwrap_err().contains("signature is wrong"));
+        let mut trusted = Trusted::default();
+        trusted.add(&[signed.public_key.to_uppercase()]).unwrap();
+        assert!(trusted.check_checkpoint(&signed).is_ok() && trusted.add(&["/no/such/file".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn lines_are_appended_and_one_that_a_crash_cut_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.jsonl");
+        assert_eq!(read(&file).unwrap(), []);
+        append(&file, &signer(1).sign(checkpoint(1))).unwrap();
+        let mut text = fs::read(&file).unwrap();
+        text.extend_from_slice(br#"{"batch":2,"#);
+        fs::write(&file, text).unwrap();
+        assert_eq!(read(&file).unwrap().len(), 1);
+        mend(&file).unwrap();
+        append(&file, &signer(1).sign(checkpoint(2))).unwrap();
+        assert_eq!(read(&file).unwrap().iter().map(|signed| signed.checkpoint.batch).collect::<Vec<_>>(), [1, 2]);
+        fs::write(&file, "nonsense\n{}\n").unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("line 1"));
+    }
+}

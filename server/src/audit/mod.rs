@@ -1,0 +1,142 @@
+//! Keeping the audit log: rows are sealed into their chain within a second, and now and then a signed checkpoint says outside of the database
+//! where the chain stands.
+
+pub(crate) mod checkpoints;
+pub(crate) mod evidence;
+pub(crate) mod lines;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::audit::{AuditDecision, Checkpoint, NewAudit};
+use domain::time::Clock;
+use jiff::Timestamp;
+use serde_json::json;
+use store::{Error, Store};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::keys;
+use checkpoints::Signer;
+
+/// How often it is looked for rows that wait.
+const LOOK: Duration = Duration::from_millis(400);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(3);
+/// Rows of one batch: a few milliseconds of the writer's time, which accepting goes before.
+const MOST: i64 = 500;
+/// How long the last sealing of a stopping server may take.
+const LAST: Duration = Duration::from_secs(5);
+
+/// Seals, and says checkpoints.
+pub(crate) struct Sealer {
+    store: Store,
+    signer: Signer,
+    file: PathBuf,
+    every: Duration,
+    clock: Arc<dyn Clock>,
+    said: Mutex<Said>,
+}
+
+/// The last checkpoint of this server.
+struct Said {
+    batch: i64,
+    at: Option<Instant>,
+}
+
+/// A row about the rules that are in force from now on.
+pub(crate) fn in_force(action: &str, at: Timestamp, before: Option<&str>, rules: &str) -> NewAudit {
+    NewAudit {
+        at,
+        actor: "system".to_owned(),
+        action: action.to_owned(),
+        object: "config".to_owned(),
+        decision: AuditDecision::Allowed,
+        reason: "in_force".to_owned(),
+        detail: json!({ "rules": rules, "before": before, "version": env!("CARGO_PKG_VERSION") }),
+    }
+}
+
+impl Sealer {
+    /// Checkpoints go to a file in the data folder, every so often while there is something new.
+    ///
+    /// # Errors
+    /// If the file or the key cannot be read.
+    pub(crate) fn open(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let signer = Signer::new(&keys::load(&config.keys.checkpoint, &config.data_dir, "checkpoint")?)?;
+        let file = config.data_dir.join(checkpoints::FILE);
+        checkpoints::mend(&file)?;
+        let batch = checkpoints::read(&file)?.last().map_or(0, |signed| signed.checkpoint.batch);
+        tracing::info!(public_key = signer.public_key(), "the audit log's checkpoints are signed with this key");
+        let said = Mutex::new(Said { batch, at: None });
+        let every = config.audit.checkpoint_every.as_std();
+        Ok(Self { store: store.clone(), signer, file, every, clock: Arc::clone(clock), said })
+    }
+
+    /// Works until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let pause = match self.seal().await {
+                Ok(()) => {
+                    failing = false;
+                    LOOK
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(error = %format!("{error:#}"), "the audit log cannot be sealed now; its rows wait");
+                    }
+                    failing = true;
+                    PAUSE
+                }
+            };
+            tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+        }
+    }
+
+    /// Seals what is left and says a last checkpoint, when nothing is written any more.
+    pub(crate) async fn finish(&self) {
+        let last = async {
+            self.seal().await?;
+            self.say().await
+        };
+        match tokio::time::timeout(LAST, last).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %format!("{error:#}"), "the end of the audit log is sealed at the next start"),
+            Err(_) => tracing::warn!("the end of the audit log is sealed at the next start: the store does not answer"),
+        }
+    }
+
+    async fn seal(&self) -> anyhow::Result<()> {
+        loop {
+            let sealed = self.store.seal_audit(MOST).await?;
+            metrics::counter!("watchkeeper_audit_rows_sealed_total").increment(sealed as u64);
+            if sealed < MOST as usize {
+                break;
+            }
+        }
+        let due = self.said.lock().await.at.is_none_or(|at| at.elapsed() >= self.every);
+        if due { self.say().await } else { Ok(()) }
+    }
+
+    /// Says where the chain stands, if it stands elsewhere than when it was said last.
+    async fn say(&self) -> anyhow::Result<()> {
+        let mut said = self.said.lock().await;
+        let Some(seal) = self.last_seal().await?.filter(|seal| seal.batch > said.batch) else { return Ok(()) };
+        let checkpoint = Checkpoint { at: self.clock.now(), ..Checkpoint::from(&seal) };
+        let signed = self.signer.sign(checkpoint);
+        let file = self.file.clone();
+        let line = signed.clone();
+        tokio::task::spawn_blocking(move || checkpoints::append(&file, &line)).await??;
+        tracing::info!(checkpoint = %serde_json::to_string(&signed)?, "the audit log is sealed up to here");
+        metrics::gauge!("watchkeeper_audit_checkpoint_timestamp_seconds").set(checkpoint.at.as_second() as f64);
+        *said = Said { batch: seal.batch, at: Some(Instant::now()) };
+        Ok(())
+    }
+
+    async fn last_seal(&self) -> Result<Option<domain::audit::Seal>, Error> {
+        self.store.read().await?.last_seal().await
+    }
+}

@@ -1,0 +1,284 @@
+//! The audit log through the real program: sealed while it runs, verified beside it, offline and as evidence; and without it nothing happens.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use harness::peers::Postgres;
+use harness::world::{Alert, Plan, SOON, World, body};
+use harness::{Cmd, Done, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+fn plan() -> anyhow::Result<Plan> {
+    Ok(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.with(json!({ "audit": { "checkpoint_every": "1s" } })))
+}
+
+async fn say(args: &[&str], paths: &[&Path]) -> anyhow::Result<Done> {
+    let cmd = Cmd::new(env!("CARGO_BIN_EXE_watchkeeper")).args(args);
+    paths.iter().fold(cmd, |cmd, path| cmd.arg(path)).run(SOON).await
+}
+
+/// An incident from its alert to its end, with an approval.
+async fn live_through_an_incident(world: &World) -> anyhow::Result<()> {
+    world.service_is(true).await?;
+    world.kill_service()?;
+    let alert = Alert::service_down();
+    world.send(std::slice::from_ref(&alert)).await?;
+    decide(world, "approve").await?;
+    world.run_in("succeeded", SOON).await?;
+    world.send(&[alert.resolved()]).await?;
+    world.incident_in(1, "closed", SOON).await?;
+    Ok(())
+}
+
+async fn decide(world: &World, decision: &str) -> anyhow::Result<u16> {
+    let approval = eventually(SOON, async || {
+        let waiting = world.get("/approvals").await?;
+        waiting["items"][0]["id"].as_str().map(str::to_owned).context("nothing waits for approval")
+    })
+    .await?;
+    let path = format!("/approvals/{approval}/decision");
+    Ok(world.call("ben", Method::POST, &path, Some(&json!({ "decision": decision }))).await?.status.as_u16())
+}
+
+/// Once everything that was written is sealed and covered.
+async fn settled(config: &Path) -> anyhow::Result<Value> {
+    eventually(SOON, async || {
+        let done = say(&["audit", "verify", "-o", "json", "--config"], &[config]).await?;
+        ensure!(done.status.code() == Some(0), "{} {}", done.stdout, done.stderr);
+        let report: Value = serde_json::from_str(&done.stdout)?;
+        ensure!(report["unsealed"] == 0 && report["covered"] == report["rows"], "{report}");
+        Ok(report)
+    })
+    .await
+}
+
+async fn unsound(args: &[&str], paths: &[&Path], why: &str) -> anyhow::Result<()> {
+    let done = say(args, paths).await?;
+    ensure!(done.status.code() == Some(1) && done.stdout.contains(why), "{args:?}: {why:?} is missing in {} {}", done.stdout, done.stderr);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_done_is_sealed_and_verifies_beside_the_server_and_offline() -> anyhow::Result<()> {
+    let mut world = plan()?.start().await?;
+    live_through_an_incident(&world).await?;
+    let rows = world.audit().await?;
+    for action in
+        ["server.start", "sign_in", "token.create", "incident.open", "approval.ask", "approve", "run.start", "step.start", "run.end"]
+    {
+        ensure!(rows.iter().any(|row| row["action"] == action), "{action} is not in the log");
+    }
+    eventually(Duration::from_secs(3), async || {
+        let waiting = world.audit().await?.iter().filter(|row| row["batch"].is_null()).count();
+        ensure!(waiting == 0, "{waiting} rows wait to be sealed");
+        Ok(())
+    })
+    .await?;
+    let report = settled(&world.config()).await?;
+    ensure!(report["rows"].as_u64() >= Some(rows.len() as u64) && report["keyed"] == true, "{report}");
+
+    let config = world.config();
+    let key = say(&["audit", "public-key", "--config"], &[&config]).await?.ok()?.trim().to_owned();
+    let [all, some] = ["all.jsonl", "some.jsonl"].map(|name| world.dir().join(name));
+    say(&["audit", "export", "--config"], &[&config, Path::new("--to"), &all]).await?.ok()?;
+    say(&["audit", "export", "--actor", "ben", "--config"], &[&config, Path::new("--to"), &some]).await?.ok()?;
+    let offline = ["audit", "verify", "--public-key", &key, "--file"];
+    for file in [&all, &some] {
+        let text = say(&offline, &[file]).await?.ok()?;
+        ensure!(text.contains("is sound") && text.contains("keyed hashes were not checked"), "{text}");
+        let keyed = say(&offline, &[file, Path::new("--key-file"), &world.dir().join("data/keys/audit")]).await?.ok()?;
+        ensure!(keyed.contains("is sound") && !keyed.contains("not checked"), "{keyed}");
+    }
+    let text = fs::read_to_string(&some)?;
+    ensure!(text.contains("principal:ben") && !text.contains("server.start"), "only what was asked for is there in full");
+
+    let text = fs::read_to_string(&all)?;
+    let forged = world.dir().join("forged.jsonl");
+    let lines: Vec<&str> = text.lines().collect();
+    let link = lines.iter().position(|line| line.contains("\"approve\"")).context("the approval is in the log")?;
+    let without = |n: usize| lines.iter().enumerate().filter(|(i, _)| *i != n).map(|(_, line)| *line).collect::<Vec<_>>().join("\n");
+    for (change, why) in [
+        (text.replace("principal:ben", "principal:eve"), "is not what was sealed"),
+        (without(link), "does not follow what stands before it"),
+        (lines[..lines.len() - 3].join("\n"), "something was cut off"),
+        (text.replace("\"rows\":", "\"rows\":1"), "checkpoint"),
+    ] {
+        fs::write(&forged, change)?;
+        unsound(&offline, &[&forged], why).await?;
+    }
+    unsound(&["audit", "verify", "--public-key", &"0".repeat(64), "--file"], &[&all], "not among the trusted").await?;
+
+    // What lies in the data folder of a server that does not run, or in a copy of it.
+    let copy = world.dir().join("copy");
+    world.stop().await?;
+    copy_data(&world, &copy)?;
+    world.start().await?;
+    world.send(&[Alert::new("Later")]).await?;
+    world.incident_in(2, "open", SOON).await?;
+    settled(&config).await?;
+    world.stop().await?;
+    for data in [&copy, &world.dir().join("data")] {
+        let text = say(&["audit", "verify", "--data"], &[data]).await?.ok()?;
+        ensure!(text.contains("is sound"), "{text}");
+    }
+    let later = world.dir().join("data/audit-checkpoints.jsonl");
+    unsound(&["audit", "verify", "--data"], &[&copy, Path::new("--checkpoints"), &later], "the chain ends with batch").await?;
+    let database = copy.join("watchkeeper.db");
+    let bytes = fs::read(&database)?;
+    fs::write(&database, replace(&bytes, b"principal:ben", b"principal:eve"))?;
+    unsound(&["audit", "verify", "--data"], &[&copy], "does not fit its keyed hash").await?;
+    fs::write(&database, &bytes)?;
+    fs::write(copy.join("keys/audit"), "ab".repeat(32))?;
+    unsound(&["audit", "verify", "--data"], &[&copy], "this is not the key").await
+}
+
+#[tokio::test]
+async fn evidence_proves_itself_and_shows_what_was_done_to_it() -> anyhow::Result<()> {
+    let world = plan()?.start().await?;
+    live_through_an_incident(&world).await?;
+    let told = world.get("/incidents/1/timeline").await?.to_string();
+    assert_eq!(told.matches("== host ==").count(), 1, "evidence is told once");
+    let config = world.config();
+    settled(&config).await?;
+    let key = say(&["audit", "public-key", "--config"], &[&config]).await?.ok()?.trim().to_owned();
+    let tar = world.dir().join("evidence.tar");
+    let export = ["evidence", "export", "--incident", "1", "--config"];
+    say(&export, &[&config, Path::new("--to"), &tar]).await?.ok()?;
+    let again = say(&export, &[&config, Path::new("--to"), &tar]).await?;
+    ensure!(again.status.code() == Some(1), "nothing is written over: {}", again.stdout);
+    let verify = ["evidence", "verify", "--public-key", &key];
+    let text = say(&verify, &[&tar]).await?.ok()?;
+    ensure!(text.contains("about incident 1") && text.contains("is sound"), "{text}");
+    let report = say(&["evidence", "verify", "-o", "json", "--public-key", &key], &[&tar]).await?.ok()?;
+    let report: Value = serde_json::from_str(&report)?;
+    let paths: Vec<&str> = report["manifest"]["files"].as_array().into_iter().flatten().filter_map(|file| file["path"].as_str()).collect();
+    for part in
+        ["incident.json", "alerts.json", "timeline.json", "run.json", "attempts.json", "approvals.json", "watchkeeper.yaml", "audit.jsonl"]
+    {
+        ensure!(paths.iter().any(|path| path.ends_with(part)), "{part} is not in {paths:?}");
+    }
+    ensure!(report["audit"]["rows"].as_u64() > Some(5) && report["audit"]["covered"] == report["audit"]["rows"], "{}", report["audit"]);
+
+    let bytes = fs::read(&tar)?;
+    let forged = world.dir().join("forged.tar");
+    for (from, to, why) in [
+        ("\"requester\"", "\"requested\"", "run.json was changed"),
+        ("ServiceDown", "ServiceGone", "was changed"),
+        ("principal:ben", "principal:eve", "is not what was sealed"),
+        ("\"incident\": 1,", "\"incident\": 2,", "manifest.json: its signature is wrong"),
+    ] {
+        fs::write(&forged, replace(&bytes, from.as_bytes(), to.as_bytes()))?;
+        unsound(&verify, &[&forged], why).await.with_context(|| from.to_owned())?;
+    }
+    unsound(&["evidence", "verify", "--public-key", &"0".repeat(64)], &[&tar], "not among the trusted").await?;
+    fs::write(&forged, &bytes[..bytes.len() / 2])?;
+    ensure!(say(&verify, &[&forged]).await?.status.code() == Some(1), "half a tar is none");
+    let none = say(&["evidence", "export", "--incident", "77", "--config"], &[&config, Path::new("--to"), &world.dir().join("x")]).await?;
+    ensure!(none.status.code() == Some(1) && none.stderr.contains("there is no incident 77"), "{}", none.stderr);
+    Ok(())
+}
+
+const BREAK: &str = "create function no_audit() returns trigger language plpgsql as $$ begin raise exception 'no audit today'; end $$; \
+                     create trigger no_audit before insert on audit for each row execute function no_audit()";
+
+#[tokio::test]
+async fn without_its_audit_row_nothing_happens() -> anyhow::Result<()> {
+    let postgres = Postgres::shared().await?;
+    let url = postgres.create_database().await?;
+    let database = url.rsplit('/').next().unwrap_or_default().to_owned();
+    let mut world = plan()?.postgres(&url)?.allow("audit").allow("configuration was not loaded").start().await?;
+    for name in ["ann", "ben"] {
+        world.token(name).await?;
+    }
+    let link = world.login_link("cleo").await?;
+    world.service_is(true).await?;
+    world.kill_service()?;
+    world.send(&[Alert::service_down()]).await?;
+    world.run_in("awaiting_approval", SOON).await?;
+    let before = world.audit().await?.len();
+    postgres.psql(&database, BREAK).await?;
+
+    let refused = |what: &str, status: u16| {
+        let ok = status >= 400 || status == 202;
+        ensure!(ok, "{what} was answered with {status}");
+        Ok(())
+    };
+    refused("an approval", decide(&world, "approve").await?)?;
+    refused("an acknowledgement", ask(&world, "ben", "/incidents/1/ack", json!({})).await?)?;
+    refused("a pause", ask(&world, "ann", "/automation", json!({ "paused": true, "reason": "x" })).await?)?;
+    refused("a token", ask(&world, "ann", "/tokens", json!({ "name": "x", "rights": ["view"] })).await?)?;
+    let (_, token) = link.split_once("token=").context("a link has a token")?;
+    let post = world.http().post(format!("{}/login/link", world.url())).form(&[("token", token)]);
+    let sign_in = post.header("origin", world.url()).send().await?;
+    ensure!(sign_in.headers().get("set-cookie").is_none(), "cleo signed in: {}", sign_in.status());
+    let stored = world.post(body(&[Alert::new("Meanwhile")]).to_string()).await?;
+    assert_eq!(stored.status.as_u16(), 200, "what comes in is no action: it is stored, and waits");
+    let file = world.config().join("watchkeeper.yaml");
+    let text = fs::read_to_string(&file)?;
+    fs::write(&file, text.replace("Restarts a service", "Begins a service anew"))?;
+    world.proc()?.signal(harness::Signal::HUP)?;
+
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.run_in("awaiting_approval", SOON).await?;
+    ensure!(world.service_pids().is_empty() && !world.service_answers().await, "something was restarted");
+    let incidents = world.incidents().await?;
+    ensure!(incidents.len() == 1 && incidents[0]["state"] == "open", "{incidents:?}");
+    ensure!(world.get("/tokens").await?["items"].as_array().map_or(0, Vec::len) == 2, "a token was made");
+    ensure!(!is_paused(&world).await?, "automation was paused");
+    ensure!(!world.get("/runbooks").await?.to_string().contains("anew"), "the changed rules are in force");
+    assert_eq!(world.audit().await?.len(), before, "nothing was written");
+
+    postgres.psql(&database, "drop trigger no_audit on audit").await?;
+    eventually(SOON, async || {
+        let incidents = world.incidents().await?;
+        ensure!(incidents.len() == 2, "what waited was not decided: {incidents:?}");
+        Ok(())
+    })
+    .await?;
+    // What people asked for meanwhile was stored and waited: the approval, and the pause, which is taken back.
+    eventually(SOON, async || {
+        ensure!(is_paused(&world).await?, "the pause was lost");
+        Ok(())
+    })
+    .await?;
+    ensure!(ask(&world, "ann", "/automation", json!({ "paused": false, "reason": "over" })).await? == 200, "automation goes on");
+    world.service_is(true).await?;
+    world.run_in("succeeded", SOON).await?;
+    settled(&world.config()).await?;
+    Ok(())
+}
+
+async fn ask(world: &World, name: &str, path: &str, body: Value) -> anyhow::Result<u16> {
+    Ok(world.call(name, Method::POST, path, Some(&body)).await?.status.as_u16())
+}
+
+async fn is_paused(world: &World) -> anyhow::Result<bool> {
+    let flag = world.get("/automation").await?["automation"].clone();
+    Ok(flag["paused"] == true || flag == true)
+}
+
+fn copy_data(world: &World, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to.join("keys"))?;
+    for name in ["watchkeeper.db", "audit-checkpoints.jsonl", "keys/audit", "keys/checkpoint"] {
+        fs::copy(world.dir().join("data").join(name), to.join(name)).with_context(|| name.to_owned())?;
+    }
+    Ok(())
+}
+
+/// All places of the same length replaced.
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut out = bytes.to_vec();
+    let mut found = 0;
+    for at in 0..=bytes.len().saturating_sub(from.len()) {
+        if bytes[at..].starts_with(from) {
+            out[at..at + to.len()].copy_from_slice(to);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "{:?} is not there", String::from_utf8_lossy(from));
+    out
+}
