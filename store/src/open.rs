@@ -152,6 +152,7 @@ impl Store {
             server_clock: None,
             sightings: Sightings::default(),
             link: OnceLock::new(),
+            publishes: AtomicBool::new(false),
             durability: "opened to read only".to_owned(),
         });
         let intake = accept::Intake::start(core.clone(), options.max_waiting);

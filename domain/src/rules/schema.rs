@@ -58,7 +58,7 @@ pub struct Rules {
 }
 
 /// The top-level keys that belong to the server; the rules leave them alone, so that both may stand in one file.
-pub const SERVER_KEYS: [&str; 15] = [
+pub const SERVER_KEYS: [&str; 16] = [
     "include",
     "server",
     "data_dir",
