@@ -38,6 +38,7 @@ mod worker;
 
 pub use cards::card_of;
 pub use claim::Claim;
+pub use jobs::prune::Retention;
 pub use jobs::upkeep::{Beat, Pulse};
 pub use worker::{Settled, Worker};
 
@@ -62,6 +63,8 @@ pub struct Cx {
     pub beat: Option<Arc<dyn Beat>>,
     /// Carries lifecycle events to other programs; `None` if that is not configured.
     pub bus: Option<Arc<dyn Bus>>,
+    /// How long what is kept.
+    pub retention: Retention,
     /// Wakes the worker.
     pub wake: Arc<Wake>,
     /// In a job, the claim under which it is carried out: ask it before every effect.

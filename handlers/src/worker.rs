@@ -95,7 +95,7 @@ impl Worker {
             let events = self.decide().await?;
             let asked = Instant::now();
             let claimed = self.cx.store.claim_jobs(CLAIM, LEASE).await?;
-            let count = claimed.iter().filter(|row| row.kind != "upkeep").count();
+            let count = claimed.iter().filter(|row| !matches!(row.kind.as_str(), "upkeep" | "prune")).count();
             for row in claimed {
                 let claim = Claim::new(&row, asked);
                 self.carry_out(row, claim).await;
@@ -110,7 +110,8 @@ impl Worker {
 
     async fn enqueue_upkeep(&self) -> Result<(), store::Error> {
         let mut tx = self.cx.store.begin().await?;
-        tx.enqueue(&[jobs::upkeep::first(self.cx.clock.now())]).await?;
+        let now = self.cx.clock.now();
+        tx.enqueue(&[jobs::upkeep::first(now), jobs::prune::first(now)]).await?;
         tx.commit().await
     }
 

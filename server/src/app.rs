@@ -130,6 +130,7 @@ impl App {
             beat,
             bus: outbound(&config, link.as_ref(), &store),
             wake: Arc::clone(&wake),
+            retention: config.retention,
             claim: handlers::Claim::default(),
         };
         if roles.worker {

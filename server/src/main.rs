@@ -72,6 +72,8 @@ enum Command {
     Audit(cmd::audit::Args),
     /// One incident as a signed file that verifies offline: export, verify.
     Evidence(cmd::evidence::Args),
+    /// Copies of the store: create, restore.
+    Backup(cmd::backup::Args),
     /// The small service that the demo breaks.
     #[command(hide = true)]
     DemoService {
@@ -115,6 +117,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Token(args) => cmd::client::token::run(args),
         Command::Audit(args) => cmd::audit::run(args),
         Command::Evidence(args) => cmd::evidence::run(args),
+        Command::Backup(args) => cmd::backup::run(args),
         Command::DemoService { listen } => cmd::demo_service::run(listen),
     }
 }

@@ -201,7 +201,7 @@ impl DerefMut for SqliteTx {
 }
 
 /// Takes the file beside the database that says whose it is. An earlier owner in this process may need a moment to let go.
-async fn lock(database: &Path) -> Result<File, Error> {
+pub(crate) async fn lock(database: &Path) -> Result<File, Error> {
     let mut path = database.as_os_str().to_owned();
     path.push(".lock");
     let file = private(Path::new(&path))?;

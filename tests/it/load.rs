@@ -92,6 +92,8 @@ pub(crate) async fn all_there(world: &World, kept: &[String]) -> anyhow::Result<
 }
 
 async fn run(balancer: Arc<Balancer>, rate: u64, stop: Arc<AtomicBool>, told: Arc<Mutex<Told>>) {
+    static LOADS: AtomicUsize = AtomicUsize::new(0);
+    let load = LOADS.fetch_add(1, Ordering::SeqCst);
     let probes = tokio::spawn(probe(Arc::clone(&balancer)));
     let mut every = tokio::time::interval(Duration::from_micros(1_000_000 / rate));
     let mut posts = tokio::task::JoinSet::new();
@@ -101,7 +103,7 @@ async fn run(balancer: Arc<Balancer>, rate: u64, stop: Arc<AtomicBool>, told: Ar
             break;
         }
         let (balancer, told) = (Arc::clone(&balancer), Arc::clone(&told));
-        posts.spawn(async move { balancer.deliver(&number.to_string(), &told).await });
+        posts.spawn(async move { balancer.deliver(&format!("{load}-{number}"), &told).await });
     }
     posts.join_all().await;
     probes.abort();

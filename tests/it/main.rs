@@ -5,6 +5,8 @@ mod alertmanager;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod backup;
+#[cfg(test)]
 mod claims;
 #[cfg(test)]
 mod cli;
@@ -18,6 +20,8 @@ mod crash;
 mod databases;
 #[cfg(test)]
 mod discord;
+#[cfg(test)]
+mod disk;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]

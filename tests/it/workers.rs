@@ -215,6 +215,7 @@ fn worker(store: &Store) -> anyhow::Result<(Arc<Wake>, tokio::task::JoinHandle<(
         beat: None,
         bus: None,
         wake: Arc::clone(&wake),
+        retention: handlers::Retention::default(),
         claim: handlers::Claim::default(),
     };
     Ok((wake, tokio::spawn(Worker::new(cx).run())))

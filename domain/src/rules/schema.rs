@@ -58,7 +58,7 @@ pub struct Rules {
 }
 
 /// The top-level keys that belong to the server; the rules leave them alone, so that both may stand in one file.
-pub const SERVER_KEYS: [&str; 16] = [
+pub const SERVER_KEYS: [&str; 17] = [
     "include",
     "server",
     "data_dir",
@@ -75,6 +75,7 @@ pub const SERVER_KEYS: [&str; 16] = [
     "audit",
     "log",
     "telemetry",
+    "retention",
 ];
 
 impl Rules {

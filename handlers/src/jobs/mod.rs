@@ -68,6 +68,7 @@ jobs! {
     chat_thread::ChatThread,
     incident_look::IncidentLook,
     lifecycle_publish::LifecyclePublish,
+    prune::Prune,
     run_advance::RunAdvance,
     upkeep::Upkeep,
 }

@@ -105,6 +105,7 @@ impl World {
             beat: None,
             bus: None,
             wake: Arc::new(Wake::default()),
+            retention: crate::Retention::default(),
             claim: crate::Claim::default(),
         };
         Self { worker: Worker::new(cx.clone()), cx, clock, script, _dir: dir }

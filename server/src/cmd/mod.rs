@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share: printing, and reading a configuration.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod client;
 pub(crate) mod completion;

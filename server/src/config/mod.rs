@@ -31,6 +31,7 @@ mod link;
 mod one_or_many;
 mod operations;
 mod part;
+mod retention;
 mod schema;
 mod server;
 mod sources;
@@ -66,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     /// Who may read the metrics.
     pub(crate) telemetry: TelemetryConfig,
+    /// How long what is kept.
+    pub(crate) retention: handlers::Retention,
     /// Every secret that was read, for the redactor.
     pub(crate) secrets: Vec<SecretString>,
     /// What decides; `texts` in it are the files.
@@ -143,6 +146,7 @@ impl Draft {
                 audit: part.audit,
                 log: part.log,
                 telemetry: part.telemetry,
+                retention: part.retention,
                 secrets: part.secrets,
                 rules: Arc::new(rules),
             }),

@@ -36,6 +36,7 @@ pub(super) struct Part {
     pub(super) audit: AuditConfig,
     pub(super) log: LogConfig,
     pub(super) telemetry: TelemetryConfig,
+    pub(super) retention: handlers::Retention,
     pub(super) secrets: Vec<SecretString>,
 }
 
@@ -64,6 +65,7 @@ impl Part {
             audit: AuditConfig::read(&mut cx),
             log: LogConfig::read(&mut cx),
             telemetry: TelemetryConfig::read(&mut cx),
+            retention: super::retention::read(&mut cx),
             secrets: cx.filler.secrets,
         }
     }

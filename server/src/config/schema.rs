@@ -36,6 +36,7 @@ pub(super) struct Sections {
     audit: Option<super::operations::WrittenAudit>,
     log: Option<super::operations::WrittenLog>,
     telemetry: Option<super::operations::TelemetryConfig>,
+    retention: Option<super::retention::Written>,
 }
 
 /// The schema of the whole file.

@@ -1,5 +1,6 @@
 //! The conformance suite: every test runs on SQLite and on a real PostgreSQL.
 
+mod aging;
 mod chain;
 mod events;
 mod incidents;

@@ -137,6 +137,12 @@ impl Postgres {
         Ok(standby)
     }
 
+    /// Puts a copy of one database in the place of another, by pg_dump.
+    pub async fn copy(&self, from: &str, to: &str) -> anyhow::Result<()> {
+        let dump = Cmd::new(program("pg_dump")?).args(["--clean", "--if-exists", from]).run(START).await?.ok()?;
+        self.psql(to, &dump).await.map(|_| ())
+    }
+
     /// Makes a standby take writes.
     pub async fn promote(&self) -> anyhow::Result<()> {
         self.psql("postgres", "alter system set synchronous_standby_names = ''").await.ok();

@@ -64,6 +64,11 @@ impl World {
         Ok(token)
     }
 
+    /// Tokens that were made so far are no good any more: the store was replaced.
+    pub async fn forget_tokens(&self) {
+        self.tokens.lock().await.clear();
+    }
+
     /// Calls the API as `name`; `path` begins behind `/api/v1`.
     ///
     /// # Errors

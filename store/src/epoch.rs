@@ -1,0 +1,142 @@
+//! A new epoch: after a restore the store knows less than happened. What was under way or about to begin then may have run since, so none of it
+//! goes on by itself.
+
+use std::collections::BTreeSet;
+
+use domain::act::PAUSED_FLAG;
+use domain::approval::ApprovalState;
+use domain::audit::{AuditDecision, NewAudit};
+use domain::id::IncidentId;
+use domain::job::{NewJob, Urgency};
+use domain::run::{AttemptState, Run, RunState};
+use domain::timeline::{Entry, EntryKind};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::flags::EPOCH;
+use crate::gate::Line;
+use crate::tx::{exec, on};
+use crate::{Error, Store, Tx};
+
+/// What a new epoch changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewEpoch {
+    /// Its number, greater than every one before it: seconds since 1970, because the one before may be lost with what was replaced.
+    pub epoch: i64,
+    /// Requests for approval that expired.
+    pub expired: u64,
+    /// Runs that were under way: their outcome is unknown, and their targets stay locked.
+    pub unknown: u64,
+    /// Runs that had not begun: they are off.
+    pub superseded: u64,
+}
+
+const WHY: &str = "the store was restored from a backup";
+
+impl Store {
+    /// Begins a new epoch, in one transaction: pending approvals expire, runs that were under way become `unknown`, those that had not begun are
+    /// off, everybody is signed out, and automation is paused until a person lets it go on. `after` is an epoch that it must exceed.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn begin_epoch(&self, after: i64) -> Result<NewEpoch, Error> {
+        let now = self.core.clock.now();
+        let mut tx = self.core.begin(Line::Other).await?;
+        let before = tx.epoch().await?.max(after);
+        let mut new = NewEpoch { epoch: now.as_second().max(before + 1), ..NewEpoch::default() };
+        let mut touched = BTreeSet::new();
+        for mut approval in tx.pending_approvals(i64::MAX).await? {
+            let votes = approval.votes.len();
+            approval.state = ApprovalState::Expired;
+            approval.decided_at = Some(now);
+            tx.put_approval(&approval, votes).await?;
+            touched.extend(approval.incident);
+            new.expired += 1;
+        }
+        for run in tx.active_runs().await? {
+            touched.extend(run.incident);
+            match run.state {
+                RunState::Unknown => {}
+                RunState::Running | RunState::Verifying => {
+                    tx.lose_track(run, now).await?;
+                    new.unknown += 1;
+                }
+                _ => {
+                    let why = format!("{WHY}: whether it ran since is not known; ask for it again if it is still needed");
+                    tx.end_run(run, RunState::Superseded, why, now).await?;
+                    new.superseded += 1;
+                }
+            }
+        }
+        for incident in touched {
+            tx.redraw(incident, now).await?;
+        }
+        exec!(tx, "delete from sessions");
+        let paused = json!({ "paused": true, "reason": format!("{WHY}: look at what happened since, then resume"), "at": now });
+        tx.set_flag(PAUSED_FLAG, &paused).await?;
+        tx.set_flag(EPOCH, &json!(new.epoch)).await?;
+        let detail = json!({ "before": before, "expired": new.expired, "unknown": new.unknown, "superseded": new.superseded });
+        tx.audit(&NewAudit {
+            at: now,
+            actor: "system".to_owned(),
+            action: "store.restore".to_owned(),
+            object: format!("epoch:{}", new.epoch),
+            decision: AuditDecision::Allowed,
+            reason: "new_epoch".to_owned(),
+            detail,
+        })
+        .await?;
+        tx.commit().await?;
+        Ok(new)
+    }
+}
+
+impl Tx {
+    /// The outcome of what this run was doing cannot be known any more.
+    async fn lose_track(&mut self, run: Run, now: Timestamp) -> Result<(), Error> {
+        for mut attempt in self.attempts(run.id).await? {
+            if attempt.state == AttemptState::Started {
+                attempt.state = AttemptState::Unknown;
+                attempt.finished_at = Some(now);
+                attempt.error = Some(WHY.to_owned());
+                self.finish_attempt(&attempt).await?;
+            }
+        }
+        let targets = run.plan.targets().into_iter().collect::<Vec<_>>().join(", ");
+        let why = format!("{WHY} while it was under way: look at {targets}, then settle this run");
+        self.end_run(run, RunState::Unknown, why, now).await
+    }
+
+    async fn end_run(&mut self, mut run: Run, state: RunState, why: String, now: Timestamp) -> Result<(), Error> {
+        let expected = run.version;
+        run.version += 1;
+        run.state = state;
+        if !state.is_active() {
+            run.finished_at = Some(now);
+        }
+        if let Some(incident) = run.incident {
+            let text = format!("{} is {}: {why}.", run.runbook, state.as_str());
+            self.tell(&[Entry { incident, at: now, kind: EntryKind::Run, who: None, text, detail: None }]).await?;
+        }
+        run.reason = Some(why);
+        self.put_run(&run, expected).await
+    }
+
+    /// The cards of an incident show buttons that do nothing any more.
+    async fn redraw(&mut self, id: IncidentId, now: Timestamp) -> Result<(), Error> {
+        let Some(mut incident) = self.incident(id).await? else { return Ok(()) };
+        let expected = incident.version;
+        incident.version += 1;
+        incident.automation = Some(WHY.to_owned());
+        self.put_incident(&incident, expected).await?;
+        let card = |channel: String| NewJob {
+            kind: "chat.card",
+            key: format!("{id}/{channel}"),
+            due_at: now,
+            urgency: Urgency::Tell,
+            payload: json!({ "incident": id, "channel": channel }),
+        };
+        let cards: Vec<NewJob> = self.cards_of(id).await?.into_iter().map(|post| card(post.channel)).collect();
+        self.enqueue(&cards).await
+    }
+}
