@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -140,12 +141,20 @@ async fn look(file: &Path) -> Result<(i64, i64), Error> {
     Ok((schema, epoch.map_or(1, |(epoch,)| epoch)))
 }
 
-/// Brings everything into the one file, so that it can be moved.
+/// Brings everything into the one file, so that it can be moved. The connections of the store that was just closed end a moment later.
 async fn settle(file: &Path) -> Result<(), Error> {
-    let mut conn: SqliteConnection = SqliteConnectOptions::new().filename(file).connect().await?;
-    sqlx::query("pragma journal_mode = delete").execute(&mut conn).await?;
-    conn.close().await?;
-    sync(file).map_err(|error| failed(file, &error))
+    let mut tries = 200;
+    loop {
+        let mut conn: SqliteConnection = SqliteConnectOptions::new().filename(file).connect().await?;
+        let settled = sqlx::query("pragma journal_mode = delete").execute(&mut conn).await;
+        conn.close().await?;
+        match settled {
+            Ok(_) => return sync(file).map_err(|error| failed(file, &error)),
+            Err(error) if tries == 0 => return Err(error.into()),
+            Err(_) => tries -= 1,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn digest(file: PathBuf) -> Result<(u64, String), Error> {

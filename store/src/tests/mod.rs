@@ -7,6 +7,7 @@ mod incidents;
 mod jobs;
 mod make;
 mod opening;
+mod replicas;
 mod runs;
 mod small;
 

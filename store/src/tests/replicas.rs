@@ -1,0 +1,95 @@
+//! Several processes over one PostgreSQL: leases, words to each other, the shared clock, and versions that differ.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::event::Status::Firing;
+use domain::id::StartId;
+use domain::inbox::Inbox;
+use domain::time::SystemClock;
+use jiff::SignedDuration;
+
+use super::World;
+use super::make::{delivery, job, sighting};
+use crate::{Backend, Change, Error, Options, Store};
+
+const LEASE: SignedDuration = SignedDuration::from_secs(15);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_has_one_holder_and_its_number_rises() {
+    let world = World::new(Backend::Postgres).await;
+    let [a, b] = [world.open("a").await, world.open("b").await];
+    assert_eq!(a.take_lease("socket", LEASE).await.unwrap(), Some(1));
+    assert_eq!((b.take_lease("socket", LEASE).await.unwrap(), b.take_lease("other", LEASE).await.unwrap()), (None, Some(1)));
+    world.clock.advance(SignedDuration::from_secs(10));
+    assert_eq!(a.take_lease("socket", LEASE).await.unwrap(), Some(1), "renewed");
+    world.clock.advance(SignedDuration::from_secs(10));
+    assert_eq!(b.take_lease("socket", LEASE).await.unwrap(), None);
+    world.clock.advance(SignedDuration::from_secs(10));
+    assert_eq!(b.take_lease("socket", LEASE).await.unwrap(), Some(2), "lapsed");
+    assert_eq!(a.take_lease("socket", LEASE).await.unwrap(), None);
+    a.release_lease("socket").await.unwrap();
+    assert_eq!(a.take_lease("socket", LEASE).await.unwrap(), None, "what is not ours is not given back");
+    b.release_lease("socket").await.unwrap();
+    assert_eq!(a.take_lease("socket", LEASE).await.unwrap(), Some(3), "given back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_commits_the_others_hear() {
+    let world = World::new(Backend::Postgres).await;
+    let [a, b] = [world.open("a").await, world.open("b").await];
+    let mut heard = b.changes();
+    let mut own = a.changes();
+    a.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(5), heard.recv()).await.unwrap().unwrap();
+    assert_eq!((told, own.recv().await.unwrap()), (Change::Events, Change::Events));
+    let mut tx = b.begin().await.unwrap();
+    tx.enqueue(&[job("card", "k", world.now())]).await.unwrap();
+    tx.commit().await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(5), own.recv()).await.unwrap().unwrap();
+    assert_eq!(told, Change::Jobs, "and not its own word once more");
+}
+
+/// After a newer version has changed the tables an older one takes deliveries, says that it is not ready, and decides nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_of_an_older_version_decides_nothing_any_more() {
+    let world = World::new(Backend::Postgres).await;
+    let store = world.open("a").await;
+    let mut tx = store.begin().await.unwrap();
+    let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 select 9999, 'future', success, checksum, 1 from _sqlx_migrations where version = 1";
+    tx.sql(newer).await.unwrap();
+    tx.commit().await.unwrap();
+    harness::eventually(Duration::from_secs(20), async || {
+        anyhow::ensure!(store.ping().await.is_err(), "it still says that all is well");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert!(matches!(store.begin().await, Err(Error::Unavailable(why)) if why.contains("newer Watchkeeper")));
+    store.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap();
+}
+
+/// The machine's clock says nothing: what counts is the server's, wherever it stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_time_is_the_servers() {
+    let server = harness::peers::Postgres::start().await.unwrap();
+    let url = server.create_database().await.unwrap();
+    let hour = SignedDuration::from_hours(1);
+    server.turn_clock(Duration::from_secs(3_600)).await.unwrap();
+    let world = World::new(Backend::Sqlite).await;
+    let options = Options { url, clock: Arc::new(SystemClock), start: StartId::new(world.now()), ..world.options("a") };
+    let store = Store::open(options).await.unwrap();
+    let off = |store: &Store| {
+        use domain::time::Clock;
+        store.clock().now().duration_since(SystemClock.now())
+    };
+    assert!((off(&store) - hour).abs() < SignedDuration::from_secs(5), "{}", off(&store));
+    server.turn_clock(Duration::from_secs(7_200)).await.unwrap();
+    harness::eventually(Duration::from_secs(20), async || {
+        anyhow::ensure!((off(&store) - hour * 2).abs() < SignedDuration::from_secs(5), "{}", off(&store));
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
