@@ -23,6 +23,23 @@ pub struct Capabilities {
     pub keyed_posts: bool,
 }
 
+/// How often a platform may be called.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Calls at once after a quiet time.
+    pub burst: f64,
+    /// Calls a second afterwards.
+    pub per_second: f64,
+}
+
+impl Default for Budget {
+    /// What Slack (about one post a second and channel, fifty updates a minute and workspace) and Discord (five messages in five seconds and
+    /// channel) both bear.
+    fn default() -> Self {
+        Self { burst: 10.0, per_second: 0.8 }
+    }
+}
+
 /// A chat platform. One folder in `bot/src/`, one line in its `platforms!` list.
 #[async_trait]
 pub trait Chat: Send + Sync {
@@ -31,6 +48,11 @@ pub trait Chat: Send + Sync {
 
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// How often it may be called.
+    fn budget(&self) -> Budget {
+        Budget::default()
+    }
 
     /// Posts a card. `delivery` is unique to this post, for platforms that drop repeats.
     ///

@@ -6,13 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use domain::chat::{Budget, Chat};
 use jiff::{SignedDuration, Timestamp};
-
-/// Calls at once after a quiet time.
-const BURST: f64 = 10.0;
-/// Calls a second afterwards. Slack allows about one post a second and channel, and fifty updates a minute and workspace; Discord five
-/// messages in five seconds and channel.
-const RATE: f64 = 0.8;
 
 /// Edits of one card without a wait, after it was left alone for a while: what a person's press leads to is seen at once.
 const EDITS_AT_ONCE: u32 = 3;
@@ -62,21 +57,26 @@ struct Bucket {
 
 impl Pace {
     /// Takes a turn for a call of `platform`, or says when to ask again. The last turn is kept for what is urgent: a person waits for it.
-    pub(crate) fn take(&self, platform: &str, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
+    pub(crate) fn take(&self, chat: &dyn Chat, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
+        let (platform, budget) = (chat.platform(), chat.budget());
+        self.take_of(platform, budget, urgent, now)
+    }
+
+    fn take_of(&self, platform: &str, Budget { burst, per_second }: Budget, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
         let mut buckets = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: BURST, at: now, closed_until: None });
+        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: burst, at: now, closed_until: None });
         if let Some(until) = bucket.closed_until.filter(|until| *until > now) {
             return Err(until);
         }
         let passed = now.duration_since(bucket.at).as_secs_f64().max(0.0);
-        bucket.tokens = (bucket.tokens + passed * RATE).min(BURST);
+        bucket.tokens = (bucket.tokens + passed * per_second).min(burst);
         bucket.at = bucket.at.max(now);
         let needed = if urgent { 1.0 } else { 2.0 };
         if bucket.tokens >= needed {
             bucket.tokens -= 1.0;
             return Ok(());
         }
-        let wait = SignedDuration::try_from_secs_f64((needed - bucket.tokens) / RATE).unwrap_or(SignedDuration::from_secs(2));
+        let wait = SignedDuration::try_from_secs_f64((needed - bucket.tokens) / per_second).unwrap_or(SignedDuration::from_secs(2));
         Err(now + wait)
     }
 
@@ -116,13 +116,13 @@ mod tests {
     #[test]
     fn a_burst_then_a_trickle() {
         let pace = Pace::default();
-        let taken = (0..50).filter(|_| pace.take("slack", false, at(0)).is_ok()).count();
+        let taken = (0..50).filter(|_| pace.take_of("slack", Budget::default(), false, at(0)).is_ok()).count();
         assert_eq!(taken, 9);
-        assert!(pace.take("slack", true, at(0)).is_ok(), "the last turn is for what is urgent");
-        let next = pace.take("slack", true, at(0)).unwrap_err();
+        assert!(pace.take_of("slack", Budget::default(), true, at(0)).is_ok(), "the last turn is for what is urgent");
+        let next = pace.take_of("slack", Budget::default(), true, at(0)).unwrap_err();
         assert_eq!(next, at(1250));
-        assert!(pace.take("slack", true, next).is_ok());
-        assert!(pace.take("discord", false, at(0)).is_ok(), "platforms do not wait for each other");
+        assert!(pace.take_of("slack", Budget::default(), true, next).is_ok());
+        assert!(pace.take_of("discord", Budget::default(), false, at(0)).is_ok(), "platforms do not wait for each other");
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_minute_under_load_stays_below_the_platforms_limits() {
         let pace = Pace::default();
-        let calls = (0..60_000).step_by(10).filter(|millis| pace.take("slack", true, at(*millis)).is_ok()).count();
+        let calls = (0..60_000).step_by(10).filter(|millis| pace.take_of("slack", Budget::default(), true, at(*millis)).is_ok()).count();
         assert!(calls <= 58, "{calls}");
     }
 
@@ -148,7 +148,7 @@ mod tests {
     fn closed_is_closed_for_everybody() {
         let pace = Pace::default();
         pace.close("slack", at(5000));
-        assert_eq!(pace.take("slack", true, at(0)), Err(at(5000)));
-        assert!(pace.take("slack", true, at(5000)).is_ok());
+        assert_eq!(pace.take_of("slack", Budget::default(), true, at(0)), Err(at(5000)));
+        assert!(pace.take_of("slack", Budget::default(), true, at(5000)).is_ok());
     }
 }

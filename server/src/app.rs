@@ -205,6 +205,11 @@ impl Running {
         format!("{scheme}://{}", self.address)
     }
 
+    /// Its store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Makes sign-in links.
     pub(crate) fn login_links(&self) -> &LoginLinks {
         &self.links

@@ -9,6 +9,7 @@ mod alone;
 mod app;
 mod audit;
 mod beat;
+mod bench;
 mod bus;
 mod cmd;
 mod config;
@@ -74,6 +75,8 @@ enum Command {
     Evidence(cmd::evidence::Args),
     /// Copies of the store: create, restore.
     Backup(cmd::backup::Args),
+    /// Measure this machine: accepted alerts a second, reaction times, storms.
+    Bench(bench::Args),
     /// The small service that the demo breaks.
     #[command(hide = true)]
     DemoService {
@@ -118,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => cmd::audit::run(args),
         Command::Evidence(args) => cmd::evidence::run(args),
         Command::Backup(args) => cmd::backup::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::DemoService { listen } => cmd::demo_service::run(listen),
     }
 }

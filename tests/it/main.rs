@@ -45,6 +45,8 @@ mod slack;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
+mod sweep;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod watched;

@@ -13,6 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use domain::chat::Budget;
 use domain::inbox::{Inbox, Lookup};
 use domain::time::Clock;
 use secrecy::{ExposeSecret, SecretString};
@@ -36,6 +37,8 @@ pub struct SlackConfig {
     pub signing_secrets: Vec<SecretString>,
     /// The workspace (`T…`): people of any other are strangers.
     pub team_id: String,
+    /// How often it may be called.
+    pub rate: Budget,
 }
 
 /// One workspace. Posts and edits through `domain::chat::Chat`, hears through `domain::inbox::HttpInbound`.
@@ -43,6 +46,7 @@ pub struct Slack {
     api: Arc<api::Api>,
     secrets: Vec<SecretString>,
     team_id: String,
+    rate: Budget,
     members: members::Members,
     edge: Edge,
 }
@@ -66,6 +70,6 @@ impl Slack {
         }
         let api = Arc::new(api::Api::new(http::client()?, api_url, config.bot_token));
         let members = members::Members::default();
-        Ok(Arc::new(Self { api, secrets, team_id: config.team_id, members, edge: Edge { inbox, lookup, clock } }))
+        Ok(Arc::new(Self { api, secrets, team_id: config.team_id, rate: config.rate, members, edge: Edge { inbox, lookup, clock } }))
     }
 }

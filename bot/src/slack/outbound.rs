@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use domain::act::{ActOutcome, Place, ReplyTo};
 use domain::card::{Card, Message};
-use domain::chat::{Capabilities, Chat, ChatError};
+use domain::chat::{Budget, Capabilities, Chat, ChatError};
 use serde::{Deserialize, Serialize};
 use slack_morphism::api::{SlackApiChatPostMessageRequest, SlackApiChatUpdateRequest};
 use slack_morphism::{SlackMessageContent, SlackMessageMetadata};
@@ -25,6 +25,10 @@ impl Chat for Slack {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { edit: true, buttons: true, threads: true, ephemeral: true, keyed_posts: false }
+    }
+
+    fn budget(&self) -> Budget {
+        self.rate
     }
 
     async fn post_card(&self, channel: &str, card: &Card, delivery: &str) -> Result<Place, ChatError> {

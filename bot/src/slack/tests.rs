@@ -47,6 +47,7 @@ async fn world() -> World {
 
 fn settings(fake: &FakeSlack) -> SlackConfig {
     SlackConfig {
+        rate: Budget::default(),
         api_url: fake.api_url(),
         bot_token: SecretString::from(fake.config().bot_token.as_str()),
         signing_secrets: vec![SecretString::from("an older secret"), SecretString::from(fake.config().signing_secret.as_str())],

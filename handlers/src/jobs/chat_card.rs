@@ -40,7 +40,7 @@ impl Job for ChatCard {
         let urgent = !card.state.is_open() || card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some());
         if posted.as_ref().is_none_or(|post| post.posted_version < card.version) {
             let now = cx.clock.now();
-            let turn = cx.wake.pace.draw(&row.key, now).and_then(|()| cx.wake.pace.take(&channel.platform, urgent, now));
+            let turn = cx.wake.pace.draw(&row.key, now).and_then(|()| cx.wake.pace.take(chat.as_ref(), urgent, now));
             if let Err(at) = turn {
                 return Ok(Done::Again(at));
             }

@@ -25,7 +25,7 @@ impl Job for ChatMessage {
         let Some(chat) = cx.chat(&channel.platform) else {
             return Err(JobError::Fail(format!("channel {name:?} is on {}, which is not configured", channel.platform)));
         };
-        if let Err(at) = cx.wake.pace.take(&channel.platform, false, cx.clock.now()) {
+        if let Err(at) = cx.wake.pace.take(chat.as_ref(), false, cx.clock.now()) {
             return Ok(Done::Again(at));
         }
         if row.attempts > 0 {

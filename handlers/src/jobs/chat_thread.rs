@@ -44,7 +44,7 @@ impl Job for ChatThread {
         drop(tx);
         let fresh: Vec<(i64, Entry)> = entries.into_iter().filter(|(seq, _)| *seq > card.told).collect();
         let Some((last, message_text)) = compose(&fresh) else { return Ok(Done::Finished) };
-        if let Err(at) = cx.wake.pace.take(&channel.platform, false, cx.clock.now()) {
+        if let Err(at) = cx.wake.pace.take(chat.as_ref(), false, cx.clock.now()) {
             return Ok(Done::Again(at));
         }
         let place = Place { channel: card.channel_id.clone(), message };

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use domain::chat::Budget;
 use domain::rules::tree::Node;
 use reqwest::Url;
 use schemars::JsonSchema;
@@ -22,6 +23,8 @@ pub(crate) struct SlackConfig {
     pub(crate) signing_secrets: Vec<SecretString>,
     /// `T…`
     pub(crate) team_id: String,
+    /// How often it may be called.
+    pub(crate) rate: Budget,
 }
 
 /// One Discord server.
@@ -43,8 +46,8 @@ pub(crate) struct DiscordConfig {
 
 impl From<SlackConfig> for bot::slack::SlackConfig {
     fn from(config: SlackConfig) -> Self {
-        let SlackConfig { api_url, bot_token, signing_secrets, team_id } = config;
-        Self { api_url, bot_token, signing_secrets, team_id }
+        let SlackConfig { api_url, bot_token, signing_secrets, team_id, rate } = config;
+        Self { api_url, bot_token, signing_secrets, team_id, rate }
     }
 }
 
@@ -69,6 +72,19 @@ pub(super) struct WrittenSlack {
     /// Only for tests and proxies. Default https://slack.com/api.
     #[serde(default)]
     api_url: Option<String>,
+    /// How often Slack may be called. The default keeps to what Slack allows everybody; raise it only where you were granted more.
+    #[serde(default)]
+    rate: Option<Rate>,
+}
+
+/// A burst after a quiet time, and a rate afterwards.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Rate {
+    /// Calls at once. Default 10.
+    burst: u32,
+    /// Calls a second. Default 0.8.
+    per_second: f64,
 }
 
 /// One Discord server.
@@ -112,6 +128,9 @@ impl SlackConfig {
             bot_token: written.bot_token,
             signing_secrets: written.signing_secret.0,
             team_id: written.team_id,
+            rate: written
+                .rate
+                .map_or_else(Budget::default, |rate| Budget { burst: f64::from(rate.burst.max(2)), per_second: rate.per_second.max(0.01) }),
         })
     }
 }

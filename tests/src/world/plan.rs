@@ -52,6 +52,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Forgets its lines.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn clear(&self) -> anyhow::Result<()> {
+        fs::write(&self.lines, "").context("the ledger")
+    }
+
     /// Its lines, in order.
     pub fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.lines).unwrap_or_default().lines().map(str::to_owned).collect()

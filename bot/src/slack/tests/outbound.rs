@@ -175,6 +175,7 @@ async fn the_probe_knows_its_workspace() {
 #[test]
 fn settings_that_could_trust_anybody_are_refused() {
     let good = SlackConfig {
+        rate: Budget::default(),
         api_url: API_URL.to_owned(),
         bot_token: SecretString::from("xoxb-1"),
         signing_secrets: vec![SecretString::from("s")],

@@ -1,0 +1,179 @@
+//! `bench reaction`: from the alert that is sent to the chat platform's call, and to the command that is started.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use domain::time::{Clock, SystemClock};
+use jiff::Timestamp;
+use store::RunFilter;
+
+use crate::lifecycle::Stop;
+use crate::roles::Roles;
+
+use super::Common;
+use super::bed::Bed;
+use super::report::{Progress, Report};
+use super::wire::{Conn, Room};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// How long alerts come slowly, ten a second, and then as fast as eight senders can.
+    #[arg(long, default_value_t = 6)]
+    seconds: u64,
+}
+
+/// Alerts a second while they come slowly.
+const RATE: u64 = 10;
+/// Senders while they come fast.
+const SENDERS: u64 = 8;
+const DATE: &str = "/bin/date";
+
+/// Measures both, one after the other.
+pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
+    let mut report = Report::new(format!("reaction: {RATE} alerts a second for {} s, then {SENDERS} senders for 3 s", args.seconds));
+    chat(args, stop.clone(), &mut report).await?;
+    if args.common.store.is_none() {
+        commands(args, stop, &mut report).await?;
+    }
+    Ok(report)
+}
+
+async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()> {
+    let (room, address) = Room::open().await?;
+    let more = format!(
+        "slack: {{ team_id: TBENCH, bot_token: bench-only-token, signing_secret: bench-only-secret-0123456789, api_url: \"http://{address}/api\", \
+         rate: {{ burst: 100000, per_second: 100000 }} }}\n\
+         channels: {{ bench: {{ platform: slack, id: CBENCH }} }}\ndefault_channels: [bench]\n\
+         routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }} }} ]\n"
+    );
+    let bed = Bed::start(args.common.store.as_deref(), Roles::ALL, &more, stop).await?;
+    let (slow, fast) = send(&bed, args.seconds).await?;
+    let sent = slow.len() + fast.len();
+    let mut progress = Progress::new("chat");
+    let until = Instant::now() + Duration::from_secs(120);
+    while room.heard().len() < sent && Instant::now() < until {
+        progress.show(room.heard().len() as f64 / sent as f64, "calls");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(progress);
+    let heard = room.heard();
+    if heard.len() < sent {
+        report.wrong(format!("{sent} alerts were accepted and the chat heard of {}", heard.len()));
+    }
+    let wait = |(n, at): (&u64, &(Instant, Timestamp))| heard.get(n).map(|heard| heard.saturating_duration_since(at.0));
+    let mut times: Vec<Duration> = slow.iter().filter_map(wait).collect();
+    report.times("alert to chat call", &mut times);
+    let began = fast.values().map(|(at, _)| *at).min();
+    let ended = fast.keys().filter_map(|n| heard.get(n)).max();
+    if let (Some(began), Some(ended)) = (began, ended) {
+        report.add("chat calls sustained", fast.len() as f64 / ended.saturating_duration_since(began).as_secs_f64(), "calls/s");
+    }
+    bed.stop().await;
+    Ok(())
+}
+
+async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()> {
+    let more = format!(
+        "programs: [{DATE}]\nroles: {{ bench: [view, run, approve] }}\nprincipals: {{ bench: {{ roles: [bench] }} }}\n\
+         routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }}, remedy: {{ runbook: bench, mode: auto }} }} ]\n\
+         runbooks: {{ bench: {{ steps: [ {{ id: date, uses: command, with: {{ program: {DATE}, args: ['+%s%N'] }} }} ] }} }}\n"
+    );
+    let bed = Bed::start(None, Roles::ALL, &more, stop).await?;
+    let (slow, fast) = send(&bed, args.seconds).await?;
+    let sent = slow.len() + fast.len();
+    let mut progress = Progress::new("commands");
+    loop {
+        let active = bed.store.read().await?.active_runs().await?.len();
+        let waiting = bed.store.read().await?.depths().await?.queue;
+        progress.show(1.0 - (active as f64 / sent as f64), &format!("{active} runs are active"));
+        if active == 0 && waiting == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(progress);
+    let began = began_at(&bed).await?;
+    if began.len() < sent {
+        report.wrong(format!("{sent} alerts were accepted and {} commands ran", began.len()));
+    }
+    let wait = |(n, at): (&u64, &(Instant, Timestamp))| began.get(n).and_then(|began| Duration::try_from(began.duration_since(at.1)).ok());
+    let mut times: Vec<Duration> = slow.iter().filter_map(wait).collect();
+    report.times("alert to command", &mut times);
+    let first = fast.values().map(|(_, at)| *at).min();
+    let last = fast.keys().filter_map(|n| began.get(n)).max();
+    if let (Some(first), Some(last)) = (first, last) {
+        report.add("commands sustained", fast.len() as f64 / last.duration_since(first).as_secs_f64(), "commands/s");
+    }
+    bed.stop().await;
+    Ok(())
+}
+
+type Sent = HashMap<u64, (Instant, Timestamp)>;
+
+/// Sends slowly, then fast; when each alert was sent.
+async fn send(bed: &Bed, seconds: u64) -> anyhow::Result<(Sent, Sent)> {
+    let mut slow = Sent::new();
+    let mut conn = Conn::new(bed.address);
+    let mut every = tokio::time::interval(Duration::from_millis(1000 / RATE));
+    let mut progress = Progress::new("slowly");
+    for n in 0..seconds * RATE {
+        every.tick().await;
+        let request = bed.request("Bench", n..=n, |n| n);
+        let sent = (Instant::now(), SystemClock.now());
+        let status = conn.send(&request).await?;
+        ensure!((200..300).contains(&status), "an alert was answered with {status}");
+        slow.insert(n, sent);
+        progress.show(n as f64 / (seconds * RATE) as f64, "");
+    }
+    drop(progress);
+    let mut senders = tokio::task::JoinSet::new();
+    let until = Instant::now() + Duration::from_secs(3);
+    for sender in 0..SENDERS {
+        let address = bed.address;
+        let requests = (0..20_000).map(move |i| 1_000_000 * (sender + 1) + i);
+        let made: Vec<(u64, Vec<u8>)> = requests.take(4_000).map(|n| (n, bed.request("Bench", n..=n, |n| n))).collect();
+        senders.spawn(async move {
+            let mut conn = Conn::new(address);
+            let mut sent = Sent::new();
+            for (n, request) in made {
+                if Instant::now() >= until {
+                    break;
+                }
+                let at = (Instant::now(), SystemClock.now());
+                if matches!(conn.send(&request).await, Ok(200..300)) {
+                    sent.insert(n, at);
+                }
+            }
+            sent
+        });
+    }
+    let mut fast = Sent::new();
+    while let Some(sent) = senders.join_next().await {
+        fast.extend(sent?);
+    }
+    Ok((slow, fast))
+}
+
+/// When each command began, by its own clock: it printed the time.
+async fn began_at(bed: &Bed) -> anyhow::Result<HashMap<u64, Timestamp>> {
+    let (mut began, mut before) = (HashMap::new(), None);
+    loop {
+        let filter = RunFilter { active_only: false, runbook: None, before, limit: 500 };
+        let page = bed.store.read().await?.runs(&filter).await?;
+        let Some(last) = page.last() else { return Ok(began) };
+        before = Some(last.id);
+        for run in &page {
+            let instance = run.inputs["context"]["labels"]["instance"].as_str().unwrap_or_default();
+            let number = instance.strip_prefix(super::wire::MARK).and_then(|n| n.parse().ok());
+            let attempts = bed.store.read().await?.attempts(run.id).await?;
+            let output = attempts.first().and_then(|attempt| attempt.output.as_ref());
+            let at = output.and_then(|output| output.data["stdout"].as_str()?.trim().parse::<i128>().ok());
+            if let (Some(number), Some(at)) = (number, at.and_then(|at| Timestamp::from_nanosecond(at).ok())) {
+                began.insert(number, at);
+            }
+        }
+    }
+}

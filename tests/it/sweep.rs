@@ -1,0 +1,153 @@
+//! The server killed at each of its syncs in turn, with a run under way: whatever was half done, the effects outside happen once.
+//!
+//! `strace` kills it in the middle of the system call that makes something durable (on PostgreSQL: in the middle of a send to it), so every arrow of
+//! every state machine is hit from both sides: it happened and was not told, or was told and did not happen. The shims are killed like that too. The short
+//! form takes strides; `WATCHKEEPER_LONG=1` takes every single one.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use harness::eventually;
+use harness::peers::Postgres;
+use harness::world::{Alert, Ledger, Plan, SOON, World};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const WORDS: [&str; 3] = ["one", "two", "three"];
+/// Rounds after which the sweep gives up to find its end.
+const MOST: u64 = 400;
+
+/// Says at which call the server is to be killed, and what the commands did.
+struct Sweep {
+    ledger: Ledger,
+    armed: PathBuf,
+    _dir: TempDir,
+}
+
+/// A plan whose server is killed at the nth of some system calls once a file says so.
+fn armed(calls: &str) -> anyhow::Result<(Plan, Sweep)> {
+    let dir = harness::temp_dir("sweep")?;
+    let armed = dir.path().join("armed");
+    let wrapper = dir.path().join("watchkeeper");
+    let (program, file) = (env!("CARGO_BIN_EXE_watchkeeper"), armed.display());
+    let text = format!(
+        "#!/bin/sh\nif [ \"$1\" = serve ] && [ -s {file} ]; then\n  exec strace -D -f -qq -o /dev/null -e trace={calls} \
+         -e inject={calls}:signal=SIGKILL:when=$(cat {file}) {program} \"$@\"\nfi\nexec {program} \"$@\"\n"
+    );
+    std::fs::write(&wrapper, text)?;
+    std::fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    // What a dying server complains of is no fault.
+    let mut plan = Plan::new(&wrapper)?.allow("");
+    let ledger = plan.ledger()?;
+    let step =
+        |word: &&str| json!({ "id": word, "uses": "command", "with": { "program": ledger.program, "args": [word], "target": "demo" } });
+    let steps: Vec<Value> = WORDS.iter().map(step).collect();
+    plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
+    plan.merge(json!({ "runbooks": { "restart-service": { "steps": steps, "verify": null } } }));
+    Ok((plan, Sweep { ledger, armed, _dir: dir }))
+}
+
+impl Sweep {
+    /// One round: armed for the nth call, until the server dies or has done everything. Whether it died.
+    async fn round(&self, world: &mut World, nth: u64) -> anyhow::Result<bool> {
+        std::fs::write(&self.armed, nth.to_string())?;
+        self.ledger.clear()?;
+        let alert = Alert::service_down().label("round", &nth.to_string());
+        let sent = match world.start().await {
+            Ok(()) => world.send(std::slice::from_ref(&alert)).await.is_ok(),
+            Err(_) => false,
+        };
+        let began = Instant::now();
+        let died = loop {
+            if !world.proc()?.is_running() {
+                break true;
+            }
+            if sent && self.ledger.lines().len() == WORDS.len() && active(world).await.is_ok_and(|count| count == 0) {
+                break false;
+            }
+            ensure!(began.elapsed() < SOON, "round {nth} neither ends nor kills: {:?}", self.ledger.lines());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        std::fs::write(&self.armed, "")?;
+        world.kill9()?;
+        world.start().await.with_context(|| format!("the start after round {nth}"))?;
+        // What was answered well is not sent again, what was not is: as Alertmanager does.
+        if !sent {
+            world.send(std::slice::from_ref(&alert)).await?;
+        }
+        self.settle(world, nth).await.with_context(|| format!("round {nth}: {:?}", self.ledger.lines()))?;
+        let lines = self.ledger.lines();
+        ensure!(lines == WORDS, "round {nth}: {lines:?}");
+        world.send(&[alert.resolved()]).await?;
+        eventually(SOON, async || {
+            ensure!(world.incidents().await?.iter().all(|incident| incident["state"] == "closed"), "it does not close");
+            Ok(())
+        })
+        .await?;
+        world.stop().await?;
+        Ok(died)
+    }
+
+    /// Lets the run come to its end. Where nobody knows, a person looks at the ledger and says what it says.
+    async fn settle(&self, world: &World, nth: u64) -> anyhow::Result<()> {
+        eventually(SOON * 2, async || {
+            let runs = world.runs().await?;
+            let of_round = |run: &&Value| run["inputs"]["context"]["labels"]["round"] == nth.to_string();
+            let newest = runs.iter().find(of_round).context("there is no run")?;
+            let (id, state) = (newest["id"].as_str().unwrap_or_default(), newest["state"].as_str().unwrap_or_default());
+            if state == "unknown" {
+                let run = world.get(&format!("/runs/{id}")).await?;
+                let attempts = run["attempts"].as_array().cloned().unwrap_or_default();
+                let step = attempts.last().and_then(|attempt| attempt["step"].as_str()).unwrap_or_default().to_owned();
+                let how = if self.ledger.lines().contains(&step) { "ran" } else { "again" };
+                let said = json!({ "how": how, "reason": "the ledger says so" });
+                world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&said)).await?;
+            }
+            ensure!(state == "succeeded" && active(world).await? == 0, "the run is {state}: {}", newest["reason"]);
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn active(world: &World) -> anyhow::Result<usize> {
+    let states = ["succeeded", "failed", "cancelled", "refused", "superseded", "timed_out"];
+    Ok(world.runs().await?.iter().filter(|run| !states.contains(&run["state"].as_str().unwrap_or_default())).count())
+}
+
+/// Rounds at `first`, `first + stride`, ... until a server lives through one.
+async fn sweep(plan: Plan, sweep: Sweep, first: u64, stride: u64) -> anyhow::Result<()> {
+    let mut world = plan.start().await?;
+    world.service_is(true).await?;
+    world.stop().await?;
+    let mut killed = 0;
+    let mut nth = first;
+    while sweep.round(&mut world, nth).await? {
+        killed += 1;
+        nth += stride;
+        ensure!(nth < MOST, "the server never lived through a round");
+    }
+    ensure!(killed >= 3, "only {killed} rounds ended with a kill: the sweep sweeps nothing");
+    world.start().await
+}
+
+fn stride(short: u64) -> u64 {
+    if std::env::var_os("WATCHKEEPER_LONG").is_some() { 1 } else { short }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_sync_on_sqlite() -> anyhow::Result<()> {
+    let _alone = crate::storm::ALONE.lock().await;
+    let (plan, all) = armed("fdatasync,fsync")?;
+    sweep(plan, all, 1, stride(5)).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_in_the_middle_of_talking_to_postgres() -> anyhow::Result<()> {
+    let _alone = crate::storm::ALONE.lock().await;
+    let url = Postgres::shared().await?.create_database().await?;
+    let (plan, all) = armed("sendto")?;
+    sweep(plan.postgres(&url)?, all, 20, stride(45)).await
+}
