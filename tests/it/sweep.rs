@@ -2,7 +2,7 @@
 //!
 //! `strace` kills it in the middle of the system call that makes something durable (on PostgreSQL: in the middle of a send to it), so every arrow of
 //! every state machine is hit from both sides: it happened and was not told, or was told and did not happen. The shims are killed like that too. The short
-//! form takes strides; `WATCHKEEPER_LONG=1` takes every single one.
+//! form takes strides; `./test --long` takes every single one.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -94,7 +94,8 @@ impl Sweep {
     async fn settle(&self, world: &World, nth: u64) -> anyhow::Result<()> {
         eventually(SOON * 2, async || {
             let runs = world.runs().await?;
-            let of_round = |run: &&Value| run["inputs"]["context"]["labels"]["round"] == nth.to_string();
+            let round = nth.to_string();
+            let of_round = |run: &&Value| run["inputs"]["context"]["labels"]["round"] == *round;
             let newest = runs.iter().find(of_round).context("there is no run")?;
             let (id, state) = (newest["id"].as_str().unwrap_or_default(), newest["state"].as_str().unwrap_or_default());
             if state == "unknown" {
@@ -134,7 +135,7 @@ async fn sweep(plan: Plan, sweep: Sweep, first: u64, stride: u64) -> anyhow::Res
 }
 
 fn stride(short: u64) -> u64 {
-    if std::env::var_os("WATCHKEEPER_LONG").is_some() { 1 } else { short }
+    if harness::long() { 1 } else { short }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
