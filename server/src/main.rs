@@ -59,7 +59,7 @@ enum Command {
     LoginLink(cmd::login_link::Args),
     /// Incidents: list, show, acknowledge, resolve, note.
     Incident(cmd::client::incident::Args),
-    /// Runs: list, show, cancel.
+    /// Runs: list, show, cancel, settle.
     Run(cmd::client::run::Args),
     /// Approvals: list, show, approve, deny.
     Approval(cmd::client::approval::Args),
