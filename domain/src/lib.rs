@@ -20,6 +20,7 @@ pub mod incident;
 pub mod job;
 pub mod lifecycle;
 pub mod matcher;
+pub mod order;
 pub mod permission;
 pub mod plan;
 pub mod planning;

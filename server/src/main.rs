@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod agent;
 mod alone;
 mod app;
 mod audit;
@@ -49,6 +50,8 @@ enum Command {
     Check(cmd::check::Args),
     /// Look at everything that the server needs: database, disk, NATS, chat, keys, programs.
     Doctor(cmd::doctor::Args),
+    /// Carry out orders on a host that the server does not reach.
+    Agent(cmd::agent::Args),
     /// Print a completion script for your shell.
     Completion(cmd::completion::Args),
     /// Show what a webhook body would do: route, incident, runbook, who may approve.
@@ -108,6 +111,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => cmd::demo::run(args),
         Command::Check(args) => cmd::check::run(args),
         Command::Doctor(args) => cmd::doctor::run(args),
+        Command::Agent(args) => cmd::agent::run(args),
         Command::Completion(args) => cmd::completion::run(args),
         Command::Simulate(args) => cmd::simulate::run(args),
         Command::Schema => cmd::schema(),

@@ -33,6 +33,7 @@ mod locks;
 mod open;
 mod postgres;
 mod prune;
+mod reports;
 mod rule_sets;
 mod runs;
 mod samples;

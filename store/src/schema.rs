@@ -41,6 +41,7 @@ const STEPS: &[Step] = steps! {
     11 "0011_replicas",
     12 "0012_lifecycle",
     14 "0014_retention",
+    13 "0013_agents",
 };
 
 /// The migrator for a database.

@@ -68,6 +68,7 @@ pub const SERVER_KEYS: [&str; 17] = [
     "discord",
     "nats",
     "ingest",
+    "agents",
     "programs",
     "egress",
     "tools",

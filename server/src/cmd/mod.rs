@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share: printing, and reading a configuration.
 
+pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod check;

@@ -13,16 +13,18 @@ use secrecy::SecretString;
 use webhook_gateway::SourceTable;
 
 pub(crate) use actions::{ActionsConfig, library_for_checks};
+pub(crate) use agents::AgentsConfig;
 pub(crate) use bus::{Commands, Ingest, NatsConfig, Publish, Subscription};
 pub(crate) use chat::{DiscordConfig, SlackConfig};
 pub(crate) use fill::{Lookup, environment};
-pub(crate) use link::NatsLink;
+pub(crate) use link::{NatsLink, NatsTls, is_address, is_word};
 pub(crate) use operations::{AuditConfig, HeartbeatConfig, LogConfig, LogFormat, TelemetryConfig};
 pub(crate) use schema::json_schema;
 pub(crate) use server::ServerConfig;
 pub(crate) use store::{KeysConfig, StoreConfig};
 
 mod actions;
+mod agents;
 mod bus;
 mod chat;
 mod files;
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) discord: Option<DiscordConfig>,
     /// NATS, if it is used.
     pub(crate) nats: Option<NatsConfig>,
+    /// Agents on other hosts, if there are any.
+    pub(crate) agents: Option<AgentsConfig>,
     /// What actions may run and reach.
     pub(crate) actions: ActionsConfig,
     /// Our own sign of life.
@@ -141,6 +145,7 @@ impl Draft {
                 slack: part.slack,
                 discord: part.discord,
                 nats: part.nats,
+                agents: part.agents,
                 actions: part.actions,
                 heartbeat: part.heartbeat,
                 audit: part.audit,

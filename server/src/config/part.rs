@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use webhook_gateway::SourceTable;
 
 use super::actions::ActionsConfig;
+use super::agents::AgentsConfig;
 use super::bus::NatsConfig;
 use super::chat::{DiscordConfig, SlackConfig};
 use super::fill::{Filler, Lookup};
@@ -31,6 +32,7 @@ pub(super) struct Part {
     pub(super) slack: Option<SlackConfig>,
     pub(super) discord: Option<DiscordConfig>,
     pub(super) nats: Option<NatsConfig>,
+    pub(super) agents: Option<AgentsConfig>,
     pub(super) actions: ActionsConfig,
     pub(super) heartbeat: Option<HeartbeatConfig>,
     pub(super) audit: AuditConfig,
@@ -60,6 +62,7 @@ impl Part {
             slack: SlackConfig::read(&mut cx),
             discord: DiscordConfig::read(&mut cx),
             nats,
+            agents: AgentsConfig::read(&mut cx),
             actions: ActionsConfig::read(&mut cx),
             heartbeat: HeartbeatConfig::read(&mut cx),
             audit: AuditConfig::read(&mut cx),

@@ -27,6 +27,7 @@ pub(super) struct Sections {
     discord: Option<super::chat::WrittenDiscord>,
     nats: Option<super::bus::Written>,
     ingest: Option<super::bus::Ingest>,
+    agents: Option<super::agents::Written>,
     /// Programs that `command` may run: absolute paths.
     programs: Option<Vec<PathBuf>>,
     /// Where requests may go besides public addresses on ports 80 and 443.

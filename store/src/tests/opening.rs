@@ -131,6 +131,7 @@ on_both! {
         seals.iter().for_each(|seal| verifier.seal(seal));
         assert_eq!((links.len(), verifier.end().faults), (1, vec![]), "sealed by the version of migration 10");
         assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
+        assert!(tx.agent_report("019ca945-0a00-7b1f-8d5e-3f7c9a2b1e02-0-1").await.unwrap().is_some());
         assert_eq!(tx.unpublished(3, 10).await.unwrap()[0].1.kind, "incident.opened");
         tx.commit().await.unwrap();
         let lease = jiff::SignedDuration::from_secs(1);
@@ -180,6 +181,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (11, include_str!("../../fixtures/0011_replicas.sql")),
     (12, include_str!("../../fixtures/0012_lifecycle.sql")),
     (14, include_str!("../../fixtures/0014_retention.sql")),
+    (13, include_str!("../../fixtures/0013_agents.sql")),
 ];
 
 #[test]

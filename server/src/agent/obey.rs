@@ -1,0 +1,354 @@
+//! The agent: takes orders, obeys those that are signed, in time and on its own lists, once each, and reports how they ended.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actions::{Executions, Library, Supervisor};
+use anyhow::Context;
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::{self, AckKind};
+use domain::action::{Action, ActionCatalogue, ActionCx, Effect};
+use domain::order::{Cancel, Disobeyed, Ended, Order, Report, SERVER, obey};
+use domain::redact::Redactor;
+use domain::run::Execution;
+use domain::time::{Clock, SystemClock};
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::host::Host;
+use super::ledger::{Entry, Ledger};
+use super::settings::Settings;
+use super::token::{Checker, Signer};
+use super::{Names, find_stream, put};
+use crate::bus::Link;
+
+/// Waits between two tries to reach NATS.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// Signs of life.
+const HELLO: Duration = Duration::from_secs(10);
+/// An action ends by itself at its deadline; this much later it is cut off.
+const CUT_OFF: Duration = Duration::from_secs(20);
+
+/// An agent.
+pub(crate) struct Agent {
+    settings: Settings,
+    names: Names,
+    signer: Signer,
+    servers: Vec<Checker>,
+    library: Library,
+    ledger: Arc<Ledger>,
+    link: Link,
+    under_way: Mutex<HashMap<String, CancellationToken>>,
+    stop: CancellationToken,
+}
+
+impl Agent {
+    /// Reads its keys and its disk, and starts the children that it supervises.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    pub(crate) async fn open(settings: Settings, stop: CancellationToken) -> anyhow::Result<Arc<Self>> {
+        std::fs::create_dir_all(&settings.data_dir).with_context(|| format!("cannot make {}", settings.data_dir.display()))?;
+        let supervisor = Arc::new(Supervisor::open(&settings.data_dir.join("children")).await?);
+        for target in settings.targets.values().filter(|target| target.kind == "process") {
+            if let Err(error) = supervisor.ensure(target).await {
+                tracing::error!(target = %target.name, %error, "a supervised child did not start");
+            }
+        }
+        let shim = vec!["/proc/self/exe".into(), actions::shim::WORD.into()];
+        let library = Library::new(actions::Settings {
+            programs: settings.programs.clone(),
+            systemctl: settings.systemctl.clone(),
+            docker: settings.docker.clone(),
+            egress: settings.egress.clone(),
+            executions: Arc::new(Executions::open(&settings.data_dir.join("executions"), shim)?),
+            supervisor,
+            clock: Arc::new(SystemClock),
+            redactor: Arc::new(Redactor::detectors_only()),
+        });
+        Ok(Arc::new(Self {
+            names: Names::new(&settings.prefix),
+            signer: Signer::read(&settings.key)?,
+            servers: settings.servers.iter().map(|file| Checker::read(file)).collect::<anyhow::Result<_>>()?,
+            library,
+            ledger: Arc::new(Ledger::open(&settings.data_dir.join("orders"))?),
+            link: Link::new(settings.link.clone()),
+            under_way: Mutex::default(),
+            settings,
+            stop,
+        }))
+    }
+
+    /// Runs until stopped.
+    ///
+    /// # Errors
+    /// If its disk cannot be read: it would not know what it has done.
+    pub(crate) async fn run(self: Arc<Self>) -> anyhow::Result<()> {
+        self.take_up()?;
+        let greeter = tokio::spawn(Arc::clone(&self).greet());
+        let cancels = tokio::spawn(Arc::clone(&self).hear_cancels());
+        tracing::info!(agent = %self.settings.name, targets = self.settings.targets.len(), "waiting for orders");
+        while !self.stop.is_cancelled() {
+            let ended = tokio::select! {
+                ended = self.take() => ended,
+                () = self.stop.cancelled() => break,
+            };
+            if let Err(error) = ended {
+                tracing::warn!(error = %format!("{error:#}"), "NATS is away: trying again");
+            }
+            tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = self.stop.cancelled() => {} }
+        }
+        greeter.abort();
+        cancels.abort();
+        Ok(())
+    }
+
+    /// What an earlier start left: finished through its shim, begun if it never began, or said to be unknown.
+    fn take_up(self: &Arc<Self>) -> anyhow::Result<()> {
+        let open: Vec<Entry> = self.ledger.entries()?.into_iter().filter(|entry| entry.report.is_none()).collect();
+        let wanted: HashSet<&str> = open.iter().filter_map(|entry| entry.intent.as_ref()).map(|intent| intent.id.as_str()).collect();
+        for id in self.library.kept().into_iter().filter(|id| !wanted.contains(id.as_str())) {
+            self.library.forget(&id);
+        }
+        for entry in open {
+            let lasting = self.lasting(&entry.order);
+            let over = entry.order.exp <= SystemClock.now().as_second();
+            match (&entry.intent, lasting || entry.order.effect == Effect::ReadOnly) {
+                (Some(_), _) => self.begin(entry.order, entry.intent),
+                (None, true) if over => self.end(&entry.order, Ended::Failed("the agent stopped before it began".to_owned()), vec![]),
+                (None, true) => self.begin(entry.order, None),
+                (None, false) => self.end(&entry.order, Ended::Unknown("the agent stopped while it was under way".to_owned()), vec![]),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(self: &Arc<Self>) -> anyhow::Result<()> {
+        let context = jetstream::new(self.link.client().await?);
+        let stream = find_stream(&context, &self.names).await?;
+        let durable = format!("agent-{}", self.settings.name);
+        let config = pull::Config {
+            durable_name: Some(durable.clone()),
+            filter_subject: self.names.order(&self.settings.name),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: Duration::from_secs(10),
+            ..pull::Config::default()
+        };
+        let consumer = stream.get_or_create_consumer(&durable, config).await.context("the consumer cannot be made")?;
+        let mut orders = consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
+        while let Some(message) = orders.next().await {
+            let message = message?;
+            // An order is on our disk, or refused for good, before NATS forgets it.
+            self.receive(&message.payload)?;
+            message.ack_with(AckKind::Ack).await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        }
+        anyhow::bail!("the server ended the subscription")
+    }
+
+    /// Judges one order. An error is of our disk: it must come again.
+    fn receive(self: &Arc<Self>, token: &[u8]) -> anyhow::Result<()> {
+        let Some(order) = self.servers.iter().find_map(|server| server.check::<Order>(token)) else {
+            self.audit("refused", "not signed by a server that this agent believes", None);
+            return Ok(());
+        };
+        if order.aud != self.settings.name || order.iss != SERVER {
+            // Whoever it is for reports, not we.
+            self.audit("refused", &Disobeyed::NotMine(order.aud.clone()).to_string(), Some(&order));
+            return Ok(());
+        }
+        match self.ledger.entry(&order.jti) {
+            Ok(None) => {}
+            Ok(Some(entry)) => {
+                // The server asks again: what is under way will be told, and what has ended is told once more.
+                if let Some(report) = entry.report {
+                    self.send(report);
+                }
+                return Ok(());
+            }
+            Err(error) => {
+                self.audit("refused", &format!("{error:#}"), Some(&order));
+                return Ok(());
+            }
+        }
+        let own = self.settings.targets.get(&order.target.name);
+        let highest = self.ledger.fence(&order.target.name)?;
+        let verdict = obey(&order, &self.settings.name, &self.settings.actions, own, highest, SystemClock.now())
+            .map_err(|why| why.to_string())
+            .and_then(|()| self.action(&order)?.check(&order.with, own));
+        self.ledger.keep_order(&order)?;
+        if let Err(why) = verdict {
+            self.audit("refused", &why, Some(&order));
+            self.end(&order, Ended::Refused(why), vec![]);
+            return Ok(());
+        }
+        if let Some(fence) = order.fence {
+            self.ledger.raise(&order.target.name, fence)?;
+        }
+        self.audit("allowed", "obeyed", Some(&order));
+        self.begin(order, None);
+        Ok(())
+    }
+
+    fn action(&self, order: &Order) -> Result<&dyn Action, String> {
+        self.library.get(&order.uses).ok_or_else(|| format!("this version of the agent has no action {}", order.uses))
+    }
+
+    fn lasting(&self, order: &Order) -> bool {
+        order.effect != Effect::ReadOnly && self.action(order).is_ok_and(|action| action.resumable(Some(&order.target)))
+    }
+
+    /// Carries out an order that is on the disk, or takes up what was begun for it.
+    fn begin(self: &Arc<Self>, order: Order, resume: Option<Execution>) {
+        let cancelled = CancellationToken::new();
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(order.jti.clone(), cancelled.clone());
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let host =
+                Arc::new(Host { ledger: Arc::clone(&this.ledger), execution: order.jti.clone(), cancelled, evidence: Mutex::default() });
+            if let Some(ended) = this.carry_out(&order, resume, &host).await {
+                this.end(&order, ended, host.evidence());
+            }
+            this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.jti);
+        });
+    }
+
+    /// `None`: the agent stops, and what was begun goes on under its shim.
+    async fn carry_out(&self, order: &Order, resume: Option<Execution>, host: &Arc<Host>) -> Option<Ended> {
+        let action = match self.action(order) {
+            Ok(action) => action,
+            Err(why) => return Some(Ended::Refused(why)),
+        };
+        let deadline = Timestamp::from_second(order.deadline).unwrap_or(Timestamp::MAX);
+        let cx = ActionCx {
+            run: order.run,
+            step: order.step.clone(),
+            attempt: order.attempt,
+            idempotency_key: order.key.clone(),
+            execution: order.jti.clone(),
+            effect: order.effect,
+            fence: order.fence,
+            resume,
+            target: self.settings.targets.get(&order.target.name).cloned(),
+            deadline,
+            host: Arc::clone(host) as Arc<dyn domain::action::RunHost>,
+        };
+        let lasting = self.lasting(order);
+        let left = Duration::try_from(deadline.duration_since(SystemClock.now())).unwrap_or_default();
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(left + CUT_OFF, action.run(&cx, &order.with)) => ended,
+            () = host.cancelled.cancelled(), if !lasting => return Some(Ended::Unknown("stopped by a person".to_owned())),
+            () = self.stop.cancelled(), if lasting => return None,
+        };
+        Some(ended.map_or_else(|_| Ended::Unknown("it did not end in its time".to_owned()), Ended::from))
+    }
+
+    /// Keeps how an order ended, then tells it.
+    fn end(self: &Arc<Self>, order: &Order, ended: Ended, evidence: Vec<(String, String)>) {
+        let report = Report {
+            iss: self.settings.name.clone(),
+            aud: SERVER.to_owned(),
+            jti: order.jti.clone(),
+            iat: SystemClock.now().as_second(),
+            ended,
+            evidence,
+        };
+        match self.ledger.keep_report(&report) {
+            Ok(()) => self.library.forget(&order.jti),
+            Err(error) => {
+                tracing::error!(error = %format!("{error:#}"), execution = %order.jti, "a report cannot be kept; it is told all the same")
+            }
+        }
+        self.send(report);
+    }
+
+    /// Puts a report on the stream, as soon as NATS is there.
+    fn send(self: &Arc<Self>, report: Report) {
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let token = match this.signer.sign(&report) {
+                Ok(token) => token,
+                Err(error) => return tracing::error!(%error, "a report cannot be signed"),
+            };
+            let id = format!("{}/report/{}", report.jti, SystemClock.now().as_second());
+            loop {
+                let sent = async {
+                    let context = jetstream::new(this.link.client().await?);
+                    find_stream(&context, &this.names).await?;
+                    put(&context, this.names.report(&this.settings.name), id.clone(), token.clone()).await
+                };
+                match sent.await {
+                    Ok(()) => return tracing::info!(execution = %report.jti, "reported"),
+                    Err(error) => tracing::debug!(error = %format!("{error:#}"), "a report waits for NATS"),
+                }
+                tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = this.stop.cancelled() => return }
+            }
+        });
+    }
+
+    /// Says every few seconds who is here, of which version, and for which targets.
+    async fn greet(self: Arc<Self>) {
+        loop {
+            let sign = json!({
+                "agent": self.settings.name,
+                "version": env!("CARGO_PKG_VERSION"),
+                "targets": self.settings.targets.keys().collect::<Vec<_>>(),
+                "actions": self.settings.actions,
+            });
+            if let Ok(client) = self.link.client().await
+                && let Err(error) = client.publish(self.names.hello(&self.settings.name), sign.to_string().into()).await
+            {
+                tracing::debug!(%error, "a sign of life was not sent");
+            }
+            tokio::time::sleep(HELLO).await;
+        }
+    }
+
+    async fn hear_cancels(self: Arc<Self>) {
+        loop {
+            if let Ok(client) = self.link.client().await
+                && let Ok(mut cancels) = client.subscribe(self.names.cancel(&self.settings.name)).await
+            {
+                while let Some(message) = cancels.next().await {
+                    self.cancel(&message.payload);
+                }
+            }
+            tokio::time::sleep(RECONNECT).await;
+        }
+    }
+
+    fn cancel(&self, token: &[u8]) {
+        let Some(cancel) = self.servers.iter().find_map(|server| server.check::<Cancel>(token)) else {
+            return self.audit("refused", "a cancel is not signed by a server that this agent believes", None);
+        };
+        let Some(execution) = cancel.jti.strip_prefix("cancel/").filter(|_| cancel.aud == self.settings.name) else { return };
+        let token = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(execution).cloned();
+        if let Some(token) = token.filter(|token| !token.is_cancelled()) {
+            tracing::info!(execution, "the run was stopped by a person");
+            token.cancel();
+        }
+    }
+
+    /// One line in the agent's own audit file; what cannot be written there is in the log.
+    fn audit(&self, decision: &str, reason: &str, order: Option<&Order>) {
+        let row = json!({
+            "at": SystemClock.now(),
+            "decision": decision,
+            "reason": reason,
+            "execution": order.map(|order| &order.jti),
+            "run": order.map(|order| order.run),
+            "step": order.map(|order| &order.step),
+            "uses": order.map(|order| &order.uses),
+            "target": order.map(|order| &order.target.name),
+            "plan_digest": order.map(|order| &order.plan_digest),
+            "approvals": order.map(|order| &order.approvals),
+            "fence": order.and_then(|order| order.fence).map(|fence| fence.to_string()),
+        });
+        tracing::info!(decision, reason, execution = order.map(|order| order.jti.as_str()), "order");
+        if let Err(error) = super::ledger::append(&self.settings.data_dir.join("audit.jsonl"), &row) {
+            tracing::error!(error = %format!("{error:#}"), %row, "an audit row could not be written");
+        }
+    }
+}

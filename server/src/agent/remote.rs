@@ -1,0 +1,224 @@
+//! The server's side of an order: signs it, puts it on the stream, and waits for the report, through restarts of either side.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use domain::action::{ActionCx, ActionError, ActionOutput, Effect};
+use domain::canonical::digest;
+use domain::order::{Cancel, Ended, Order, Report, SERVER};
+use domain::run::Execution;
+use domain::time::Clock;
+use jiff::SignedDuration;
+use serde_json::Value;
+use store::Store;
+
+use super::token::{Checker, Signer};
+use super::{Names, find_stream, put};
+use crate::bus::Link;
+use crate::config::AgentsConfig;
+
+/// How often the store is asked for the report.
+const ASK: Duration = Duration::from_millis(200);
+/// How often an order is put on the stream again while nothing is heard of it: the agent may have been away, or the stream deleted. Longer than the
+/// stream's memory of its id would make it be dropped there, so the id changes with each.
+const AGAIN: Duration = Duration::from_secs(15);
+/// How long after the deadline a report is waited for: an agent needs ten seconds to end a command that does not want to.
+const GRACE: SignedDuration = SignedDuration::from_secs(15);
+/// An agent that was not heard of for this long is away.
+const SILENT: Duration = Duration::from_secs(35);
+
+/// Gives orders.
+pub(crate) struct Remote {
+    link: Link,
+    names: Names,
+    signer: Signer,
+    agents: BTreeMap<String, Checker>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    heard: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Remote {
+    /// # Errors
+    /// If a key cannot be read.
+    pub(crate) fn new(config: &AgentsConfig, link: Link, store: Store, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let read = |(name, file): (&String, &std::path::PathBuf)| Ok((name.clone(), Checker::read(file as &Path)?));
+        Ok(Self {
+            link,
+            names: Names::new(&config.prefix),
+            signer: Signer::read(&config.key)?,
+            agents: config.known.iter().map(read).collect::<anyhow::Result<_>>()?,
+            store,
+            clock,
+            heard: Mutex::default(),
+        })
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A report whose signature is that of the agent by whose subject it came.
+    pub(super) fn believe(&self, agent: &str, token: &[u8]) -> Option<Report> {
+        let report: Report = self.agents.get(agent)?.check(token)?;
+        (report.iss == agent && report.aud == SERVER).then_some(report)
+    }
+
+    /// An agent gave a sign of life.
+    pub(super) fn hear(&self, agent: &str) {
+        if self.agents.contains_key(agent) {
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.to_owned(), Instant::now());
+        }
+    }
+
+    /// The agents that were not heard of lately.
+    pub(super) fn silent(&self) -> BTreeSet<String> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        self.agents.keys().filter(|name| heard.get(*name).is_none_or(|at| at.elapsed() > SILENT)).cloned().collect()
+    }
+
+    /// Has an agent carry out a step, or takes up what it was told before.
+    ///
+    /// # Errors
+    /// As the action's own; `Unknown` if the agent says nothing until some time after the deadline.
+    pub(crate) async fn run(&self, agent: &str, uses: &str, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
+        if !self.agents.contains_key(agent) {
+            return Err(ActionError::Refused(format!("there is no agent {agent} under `agents.known`")));
+        }
+        let mut order = self.order(agent, uses, cx, with).await?;
+        if cx.effect == Effect::ReadOnly {
+            // A look may be repeated under one name, and each is a new one.
+            order.jti = format!("{}-{}", order.jti, domain::id::uuid_at(self.clock.now()).simple());
+        } else if cx.resume.is_none() {
+            let about = Execution { id: order.jti.clone(), boot: format!("agent/{agent}"), pid: 0, began: 0, digest: content(&order) };
+            cx.host.intend(&about).await.map_err(ActionError::Failed)?;
+        } else if cx.resume.as_ref().is_some_and(|known| known.digest != content(&order)) {
+            return Err(ActionError::Unknown("what was ordered is not what the plan says now".to_owned()));
+        }
+        tokio::select! {
+            ended = self.wait(agent, &order, cx) => ended,
+            never = self.tell_cancel(agent, &order, cx) => match never {},
+        }
+    }
+
+    async fn order(&self, agent: &str, uses: &str, cx: &ActionCx, with: &Value) -> Result<Order, ActionError> {
+        let target = cx.target.clone().ok_or_else(|| ActionError::Refused("an order needs a target".to_owned()))?;
+        let read = async {
+            let mut tx = self.store.read().await?;
+            let run = tx.run(cx.run).await?;
+            let approval = tx.approval_of(cx.run).await?;
+            Ok::<_, store::Error>((run, approval))
+        };
+        let (run, approval) = read.await.map_err(|error| ActionError::Failed(format!("the run cannot be read: {error}")))?;
+        let run = run.ok_or_else(|| ActionError::Refused("the run is gone".to_owned()))?;
+        Ok(Order {
+            iss: SERVER.to_owned(),
+            aud: agent.to_owned(),
+            jti: cx.execution.clone(),
+            iat: self.clock.now().as_second(),
+            exp: cx.deadline.as_second(),
+            run: cx.run,
+            step: cx.step.clone(),
+            attempt: cx.attempt,
+            key: cx.idempotency_key.clone(),
+            uses: uses.to_owned(),
+            with: with.clone(),
+            target,
+            effect: cx.effect,
+            deadline: cx.deadline.as_second(),
+            plan_digest: run.plan_digest,
+            approvals: approval.iter().map(|approval| approval.digest().to_string()).collect(),
+            fence: cx.fence,
+        })
+    }
+
+    /// Puts the order on the stream, again and again under one execution, until the report is in the store.
+    async fn wait(&self, agent: &str, order: &Order, cx: &ActionCx) -> Result<ActionOutput, ActionError> {
+        let until = cx.deadline.max(self.clock.now()) + GRACE;
+        let (mut told, mut asked, mut problem) = (None::<Instant>, 0_u32, None);
+        loop {
+            match self.store.read().await {
+                Ok(mut tx) => match tx.agent_report(&order.jti).await {
+                    Ok(Some(report)) => return self.taken(report, cx).await,
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
+                },
+                Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
+            }
+            if self.clock.now() >= until {
+                let why = problem.unwrap_or_else(|| "it says nothing".to_owned());
+                return Err(ActionError::Unknown(format!("the agent {agent} was told, and its report did not come: {why}")));
+            }
+            if told.is_none_or(|at| at.elapsed() >= AGAIN) {
+                match self.tell(agent, order, asked).await {
+                    Ok(()) => {
+                        (told, problem) = (Some(Instant::now()), None);
+                        asked += 1;
+                    }
+                    Err(error) => {
+                        problem = Some(format!("{error:#}"));
+                        tokio::time::sleep(ASK * 5).await;
+                    }
+                }
+            }
+            tokio::time::sleep(ASK).await;
+        }
+    }
+
+    async fn tell(&self, agent: &str, order: &Order, asked: u32) -> anyhow::Result<()> {
+        let context = jetstream::new(self.link.client().await?);
+        find_stream(&context, &self.names).await?;
+        let id = format!("{}/{}/{asked}", order.jti, self.clock.now().as_second());
+        put(&context, self.names.order(agent), id, self.signer.sign(order)?).await
+    }
+
+    async fn taken(&self, report: Report, cx: &ActionCx) -> Result<ActionOutput, ActionError> {
+        for (title, text) in &report.evidence {
+            if let Err(error) = cx.host.evidence(title, text).await {
+                tracing::warn!(error, "an agent's evidence could not be kept");
+            }
+        }
+        match report.ended {
+            Ended::Refused(why) => Err(ActionError::Refused(format!("the agent {} refuses: {why}", report.iss))),
+            ended => ended.into(),
+        }
+    }
+
+    /// Tells the agent when the run is cancelled, again and again: its report says how that ended.
+    async fn tell_cancel(&self, agent: &str, order: &Order, cx: &ActionCx) -> std::convert::Infallible {
+        cx.host.cancelled().await;
+        loop {
+            let cancel = Cancel {
+                iss: SERVER.to_owned(),
+                aud: agent.to_owned(),
+                jti: format!("cancel/{}", order.jti),
+                iat: self.clock.now().as_second(),
+            };
+            let told = async {
+                let client = self.link.client().await?;
+                client.publish(self.names.cancel(agent), self.signer.sign(&cancel)?.into()).await?;
+                anyhow::Ok(())
+            };
+            if let Err(error) = told.await {
+                tracing::warn!(agent, error = %format!("{error:#}"), "a cancel cannot be told");
+            }
+            tokio::time::sleep(ASK * 10).await;
+        }
+    }
+}
+
+/// What an order says of its content: not when it was signed.
+fn content(order: &Order) -> String {
+    digest(&Order { iat: 0, exp: 0, deadline: 0, ..order.clone() }).to_string()
+}
