@@ -25,6 +25,7 @@ use webhook_gateway::{
     Connections, ConsoleSettings, Gateway, Limits, LoginLinks, Settings as GatewaySettings, SourceTable, Stop as GatewayStop, TlsFiles,
 };
 
+use crate::agent::{Desk, Dispatch, Remote};
 use crate::alone::alone;
 use crate::audit::Sealer;
 use crate::beat::HttpBeat;
@@ -103,6 +104,12 @@ impl App {
             clock: Arc::clone(&clock),
             redactor: Arc::clone(&redactor),
         }));
+        let link = config.nats.as_ref().map(|nats| Link::new(nats.link.clone()));
+        let remote = match (&config.agents, &link) {
+            (Some(agents), Some(link)) => Some(Arc::new(Remote::new(agents, link.clone(), store.clone(), Arc::clone(&clock))?)),
+            _ => None,
+        };
+        let library: Arc<dyn ActionCatalogue> = Arc::new(Dispatch::new(library, remote.clone()));
         let rules = Arc::new(ArcSwap::new(Arc::clone(&config.rules)));
         let sources = Arc::new(ArcSwap::from_pointee(config.sources.clone()));
         let platforms = platforms(&config, &store, &rules, &clock)?;
@@ -118,7 +125,6 @@ impl App {
             }
             None => None,
         };
-        let link = config.nats.as_ref().map(|nats| Link::new(nats.link.clone()));
         let cx = Cx {
             store: store.clone(),
             rules: Arc::clone(&rules),
@@ -135,6 +141,7 @@ impl App {
         };
         if roles.worker {
             tasks.push(tokio::spawn(Worker::new(cx).run()));
+            tasks.extend(remote.map(|remote| tokio::spawn(Desk::new(remote, stop.soft.clone()).run())));
         }
 
         if let (Some(nats), Some(link), true) = (&config.nats, &link, roles.gateway) {
@@ -371,7 +378,7 @@ fn redactor(config: &Config) -> anyhow::Result<Redactor> {
 
 /// Starts the children that are targets of kind `process`. One that does not start is a finding for its alerts, not for our start.
 pub(crate) async fn start_children(supervisor: &Supervisor, rules: &RuleSet) {
-    for target in rules.targets.values().filter(|target| target.kind == "process") {
+    for target in rules.targets.values().filter(|target| target.kind == "process" && target.text("agent").is_none()) {
         if let Err(error) = supervisor.ensure(target).await {
             tracing::error!(target = %target.name, %error, "a supervised child did not start");
         }

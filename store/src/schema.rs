@@ -40,8 +40,8 @@ const STEPS: &[Step] = steps! {
     10 "0010_seals",
     11 "0011_replicas",
     12 "0012_lifecycle",
-    14 "0014_retention",
     13 "0013_agents",
+    14 "0014_retention",
 };
 
 /// The migrator for a database.

@@ -1,6 +1,8 @@
 //! The one integration test: every file beside this one is a module of it, so that it links once.
 
 #[cfg(test)]
+mod agents;
+#[cfg(test)]
 mod alertmanager;
 #[cfg(test)]
 mod audit;

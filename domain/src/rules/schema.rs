@@ -58,7 +58,7 @@ pub struct Rules {
 }
 
 /// The top-level keys that belong to the server; the rules leave them alone, so that both may stand in one file.
-pub const SERVER_KEYS: [&str; 17] = [
+pub const SERVER_KEYS: [&str; 18] = [
     "include",
     "server",
     "data_dir",

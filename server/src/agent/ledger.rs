@@ -131,7 +131,7 @@ impl Ledger {
 
     /// Removes what nobody will ask for any more.
     fn tidy(&self) {
-        let old = |path: &Path| fs::metadata(path.join(REPORT)).and_then(|meta| meta.modified()).is_ok_and(|at| is_old(at));
+        let old = |path: &Path| fs::metadata(path.join(REPORT)).and_then(|meta| meta.modified()).is_ok_and(is_old);
         for found in fs::read_dir(&self.folder).into_iter().flatten().flatten().filter(|found| old(&found.path())) {
             if let Err(error) = fs::remove_dir_all(found.path()) {
                 tracing::warn!(%error, "an old order cannot be removed");

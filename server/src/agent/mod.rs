@@ -75,7 +75,7 @@ async fn find_stream(context: &Context, names: &Names) -> anyhow::Result<stream:
 }
 
 /// Puts a message on the stream and waits until it is kept.
-async fn put(context: &jetstream::Context, subject: String, id: String, token: String) -> anyhow::Result<()> {
+async fn put(context: &Context, subject: String, id: String, token: String) -> anyhow::Result<()> {
     let message = jetstream::message::PublishMessage::build().payload(token.into()).message_id(id);
     context.send_publish(subject, message).await?.await.context("the stream did not take it")?;
     Ok(())

@@ -62,6 +62,12 @@ pub(super) fn keys(config: &Config) -> Findings {
 /// What targets and actions run on this machine.
 pub(super) fn targets(config: &Config) -> Findings {
     let mut findings = Findings::of("targets");
+    for target in config.rules.targets.values() {
+        let known = |agent: &str| config.agents.as_ref().is_some_and(|agents| agents.known.contains_key(agent));
+        if let Some(agent) = target.text("agent").filter(|agent| !known(agent)) {
+            findings.fail(format!("{}: there is no agent {agent}", target.name), "add it under `agents.known`, with its public key");
+        }
+    }
     let targets = config.rules.targets.values().filter(|target| target.text("agent").is_none());
     let mut programs: BTreeSet<PathBuf> = config.actions.programs.clone();
     for target in targets {

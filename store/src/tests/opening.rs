@@ -180,8 +180,8 @@ const FIXTURES: &[(i64, &str)] = &[
     (10, include_str!("../../fixtures/0010_seals.sql")),
     (11, include_str!("../../fixtures/0011_replicas.sql")),
     (12, include_str!("../../fixtures/0012_lifecycle.sql")),
-    (14, include_str!("../../fixtures/0014_retention.sql")),
     (13, include_str!("../../fixtures/0013_agents.sql")),
+    (14, include_str!("../../fixtures/0014_retention.sql")),
 ];
 
 #[test]

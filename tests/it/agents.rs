@@ -1,0 +1,324 @@
+//! Agents: the real server and a real agent over a real NATS. Whatever is killed or cut off, what was ordered happens once or people are asked.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use async_nats::jetstream;
+use base64::Engine;
+use domain::order::{Order, Report, SERVER};
+use domain::run::Fence;
+use harness::peers::Nats;
+use harness::world::{Alert, Ledger, Plan, SOON, World};
+use harness::{Cmd, Proc, eventually};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_watchkeeper");
+
+/// An agent `edge` with a target `api`.
+struct Edge {
+    config: PathBuf,
+    data: PathBuf,
+    proc: Option<Proc>,
+    ended: Vec<Proc>,
+}
+
+impl Edge {
+    fn start(&mut self) -> anyhow::Result<()> {
+        self.proc = Some(Cmd::new(PROGRAM).args(["agent", "run", "--config"]).arg(&self.config).spawn()?);
+        Ok(())
+    }
+
+    fn kill9(&mut self) -> anyhow::Result<()> {
+        let mut proc = self.proc.take().context("the agent does not run")?;
+        proc.kill9()?;
+        self.ended.push(proc);
+        Ok(())
+    }
+
+    /// What its own audit file says of refused orders.
+    fn refusals(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.data.join("audit.jsonl")).unwrap_or_default();
+        let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        rows.filter(|row| row["decision"] == "refused").filter_map(|row| row["reason"].as_str().map(str::to_owned)).collect()
+    }
+}
+
+async fn keygen(dir: &Path, name: &str) -> anyhow::Result<()> {
+    Cmd::new(PROGRAM).args(["agent", "keygen", name, "--dir"]).arg(dir).run(SOON).await?.ok()?;
+    Ok(())
+}
+
+/// A plan whose default runbook runs `to-ledger ARGS` on the agent by itself, and the agent; it reaches NATS by `url`.
+async fn plan(nats: &Nats, url: &str, args: &[&str], timeout: &str) -> anyhow::Result<(Plan, Edge, Ledger)> {
+    let mut plan = Plan::new(PROGRAM)?;
+    let ledger = plan.ledger()?;
+    let dir = plan.dir().to_owned();
+    for name in ["orders", "edge", "stranger"] {
+        keygen(&dir, name).await?;
+    }
+    plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
+    let step = json!({ "id": "write", "uses": "command", "with": { "target": "api", "program": ledger.program, "args": args }, "timeout": timeout });
+    plan.merge(json!({
+        "nats": { "url": nats.url() },
+        "agents": { "key_file": dir.join("orders.pem"), "known": { "edge": { "public_key_file": dir.join("edge.pub") } } },
+        "targets": { "api": { "kind": "systemd", "unit": "api.service", "agent": "edge" } },
+        "runbooks": { "restart-service": { "steps": [step], "verify": null } },
+    }));
+    let data = dir.join("edge-data");
+    let config = dir.join("agent.yaml");
+    let agent = json!({
+        "name": "edge", "nats": { "url": url }, "data_dir": data, "key_file": dir.join("edge.pem"), "servers": [dir.join("orders.pub")],
+        "actions": ["command"], "programs": [ledger.program],
+        "targets": { "api": { "kind": "systemd", "unit": "api.service" } },
+    });
+    fs::write(&config, agent.to_string())?;
+    let mut edge = Edge { config, data, proc: None, ended: vec![] };
+    edge.start()?;
+    Ok((plan, edge, ledger))
+}
+
+async fn begun(ledger: &Ledger) -> anyhow::Result<()> {
+    eventually(SOON, async || {
+        ensure!(ledger.lines().len() == 1, "{:?}", ledger.lines());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_step_on_an_agents_target_is_carried_out_there() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, edge, ledger) = plan(&nats, &nats.url(), &["hello"], "20s").await?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    let run = world.run_in("succeeded", SOON).await?;
+    assert_eq!(ledger.lines(), ["hello"]);
+    ensure!(edge.data.join("executions").is_dir() && !run["run"]["id"].is_null(), "it ran on the agent");
+    ensure!(fs::read_to_string(edge.data.join("audit.jsonl"))?.contains("\"decision\":\"allowed\""), "and the agent says so");
+    eventually(SOON, async || {
+        let health = world.http().get(format!("{}/health", world.url())).send().await?.text().await?;
+        ensure!(!health.contains("not heard of"), "{health}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_killed_agent_takes_its_command_up_again() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["sleep", "4"], "40s").await?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    edge.kill9()?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    edge.start()?;
+    world.run_in("succeeded", SOON * 2).await?;
+    assert_eq!(ledger.lines(), ["sleep 4"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_killed_server_takes_the_report_of_its_order() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, _edge, ledger) = plan(&nats, &nats.url(), &["sleep", "3"], "40s").await?;
+    let mut world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    world.kill9()?;
+    // It ends while nobody waits for it.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    world.start().await?;
+    world.run_in("succeeded", SOON * 2).await?;
+    assert_eq!(ledger.lines(), ["sleep 3"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_was_away_gets_its_order_later() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["late"], "40s").await?;
+    edge.kill9()?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    world.run_in("running", SOON).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ensure!(ledger.lines().is_empty(), "nobody else does it");
+    edge.start()?;
+    world.run_in("succeeded", SOON * 2).await?;
+    assert_eq!(ledger.lines(), ["late"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_partition_leaves_a_later_result_or_a_question_and_never_a_second_run() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let cable = Cable::lay(&nats.url()).await?;
+    let (plan, _edge, ledger) = plan(&nats, &cable.url, &["sleep", "3"], "6s").await?;
+    let mut world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    cable.cut.store(true, Ordering::SeqCst);
+    let run = world.run_in("unknown", SOON * 2).await?;
+    ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
+    assert_eq!(ledger.lines(), ["sleep 3"]);
+    cable.cut.store(false, Ordering::SeqCst);
+    // Whoever looks after what earlier starts left asks again, and the agent tells what it had done.
+    world.kill9()?;
+    world.start().await?;
+    world.run_in("succeeded", SOON * 3).await?;
+    assert_eq!(ledger.lines(), ["sleep 3"]);
+    Ok(())
+}
+
+/// A connection that can be cut.
+struct Cable {
+    url: String,
+    cut: Arc<AtomicBool>,
+}
+
+impl Cable {
+    async fn lay(to: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("nats://{}", listener.local_addr()?);
+        let (cut, to) = (Arc::new(AtomicBool::new(false)), to.trim_start_matches("nats://").to_owned());
+        let watched = Arc::clone(&cut);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (cut, to) = (Arc::clone(&watched), to.clone());
+                tokio::spawn(async move {
+                    if cut.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let Ok(mut far) = TcpStream::connect(to).await else { return };
+                    let severed = async {
+                        while !cut.load(Ordering::SeqCst) {
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    };
+                    tokio::select! { _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}, () = severed => {} }
+                });
+            }
+        });
+        Ok(Self { url, cut })
+    }
+}
+
+fn signed(order: &Order, key: &Path) -> anyhow::Result<String> {
+    let pem = fs::read_to_string(key)?;
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let key = jsonwebtoken::EncodingKey::from_ed_der(&base64::engine::general_purpose::STANDARD.decode(body)?);
+    Ok(jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA), order, &key)?)
+}
+
+#[tokio::test]
+async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, edge, ledger) = plan(&nats, &nats.url(), &["hello"], "20s").await?;
+    let dir = plan.dir().to_owned();
+    let context = jetstream::new(async_nats::connect(nats.url()).await?);
+    eventually(SOON, async || Ok(context.get_stream("WATCHKEEPER_AGENTS").await?)).await?;
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_secs())?;
+    let mut number = 0;
+    let mut order = |change: &dyn Fn(&mut Order)| {
+        number += 1;
+        let mut order = Order {
+            iss: SERVER.to_owned(),
+            aud: "edge".to_owned(),
+            jti: format!("test-{number}"),
+            iat: now,
+            exp: now + 60,
+            run: domain::id::RunId::new(jiff::Timestamp::UNIX_EPOCH),
+            step: "write".to_owned(),
+            attempt: 1,
+            key: "k".to_owned(),
+            uses: "command".to_owned(),
+            with: json!({ "program": ledger.program, "args": ["obeyed"] }),
+            target: domain::plan::Target {
+                name: "api".to_owned(),
+                kind: "systemd".to_owned(),
+                fields: [("unit".to_owned(), json!("api.service")), ("agent".to_owned(), json!("edge"))].into(),
+            },
+            effect: domain::action::Effect::AtMostOnce,
+            deadline: now + 60,
+            plan_digest: "d".to_owned(),
+            approvals: vec![],
+            fence: Some(Fence { epoch: 1, n: 5 }),
+        };
+        change(&mut order);
+        order
+    };
+    let good = order(&|_| {});
+    let cases = [
+        (order(&|_| {}), "stranger.pem", "not signed by a server"),
+        (order(&|order| order.exp = now - 1), "orders.pem", "expired"),
+        (order(&|order| order.aud = "other".to_owned()), "orders.pem", "is for the agent other"),
+        (order(&|order| order.fence = Some(Fence { epoch: 1, n: 4 })), "orders.pem", "comes too late"),
+        (order(&|order| order.uses = "http.request".to_owned()), "orders.pem", "list of `actions` lacks http.request"),
+        (order(&|order| order.with = json!({ "program": "/bin/sh" })), "orders.pem", "/bin/sh is not allowed"),
+        (order(&|order| order.target.name = "db".to_owned()), "orders.pem", "`targets` lack db"),
+        (
+            order(&|order| drop(order.target.fields.insert("unit".to_owned(), json!("sshd.service")))),
+            "orders.pem",
+            "not what the order says",
+        ),
+    ];
+    let tell = async |order: &Order, key: &str| {
+        context.publish("watchkeeper.agent.edge.order", signed(order, &dir.join(key))?.into()).await?.await?;
+        anyhow::Ok(())
+    };
+    tell(&good, "orders.pem").await?;
+    begun(&ledger).await?;
+    for (order, key, word) in &cases {
+        tell(order, key).await?;
+        eventually(SOON, async || {
+            let refusals = edge.refusals();
+            ensure!(refusals.last().is_some_and(|last| last.contains(word)), "no {word:?} in {refusals:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    // And the good one again, and again: it was carried out.
+    for _ in 0..3 {
+        tell(&good, "orders.pem").await?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(ledger.lines(), ["obeyed"]);
+    assert_eq!(edge.refusals().len(), cases.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["hello"], "6s").await?;
+    edge.kill9()?;
+    let dir = plan.dir().to_owned();
+    let world: World = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    let run = world.run_in("running", SOON).await?;
+    let context = jetstream::new(async_nats::connect(nats.url()).await?);
+    let report = Report {
+        iss: "edge".to_owned(),
+        aud: SERVER.to_owned(),
+        jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
+        iat: 0,
+        ended: domain::order::Ended::Done(domain::action::ActionOutput::default()),
+        evidence: vec![],
+    };
+    let pem = fs::read_to_string(dir.join("stranger.pem"))?;
+    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let key = jsonwebtoken::EncodingKey::from_ed_der(&base64::engine::general_purpose::STANDARD.decode(body)?);
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA), &report, &key)?;
+    eventually(SOON, async || Ok(context.publish("watchkeeper.agent.edge.report", token.clone().into()).await?.await?)).await?;
+    world.run_in("unknown", SOON * 2).await?;
+    ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());
+    let audit = world.audit().await?;
+    ensure!(audit.iter().any(|row| row["actor"] == "agent:edge" && row["reason"] == "forged"), "{audit:?}");
+    Ok(())
+}
