@@ -347,13 +347,13 @@ async fn listen(discord: Arc<Discord>, ours: tokio_util::sync::CancellationToken
 }
 
 async fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Store> {
-    let audit_key = keys::load(&config.keys.audit, &config.data_dir, "audit")?.into_iter().next().context("no audit key")?;
+    let audit_keys = keys::load(&config.keys.audit, &config.data_dir, "audit")?;
     let options = Options {
         url: config.store.url.expose_secret().to_owned(),
         clock: Arc::clone(clock),
         instance: config.server.name.clone().unwrap_or_else(host_name),
         start: StartId::new(clock.now()),
-        audit_key,
+        audit_keys,
         max_waiting: MOST_WAITING,
     };
     Store::open(options).await.context("cannot open the store")

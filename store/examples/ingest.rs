@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
         clock: Arc::new(SystemClock),
         instance: "ingest".to_owned(),
         start: StartId::new(SystemClock.now()),
-        audit_key: vec![0; 32].into(),
+        audit_keys: vec![vec![0; 32].into()],
         max_waiting: 10_000,
     })
     .await?;

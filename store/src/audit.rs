@@ -15,7 +15,7 @@ pub(crate) type Row = (i64, i64, String, String, String, String, String, String,
 pub struct AuditFilter {
     /// Only those before this number; the newest if 0.
     pub before: i64,
-    /// Who did it: the beginning of the actor.
+    /// Who did it: the beginning of the actor, with or without `principal:`.
     pub actor: String,
     /// What was asked for: the beginning of the action.
     pub action: String,
@@ -71,8 +71,8 @@ impl Tx {
         let found: Vec<Row> = rows!(
             self,
             "select seq, at, actor, action, object, decision, reason, detail, mac, batch from audit \
-             where ($1 = 0 or seq < $1) and lower(actor) like $2 escape '\\' and lower(action) like $3 escape '\\' \
-             and lower(object) like $4 escape '\\' \
+             where ($1 = 0 or seq < $1) and (lower(actor) like $2 escape '\\' or lower(actor) like 'principal:' || $2 escape '\\') \
+             and lower(action) like $3 escape '\\' and lower(object) like $4 escape '\\' \
              order by seq desc limit $5",
             filter.before,
             begins(&filter.actor),

@@ -31,8 +31,8 @@ pub struct Options {
     pub instance: String,
     /// This start of it.
     pub start: StartId,
-    /// Key of the audit rows' hashes.
-    pub audit_key: SecretSlice<u8>,
+    /// Keys of the audit rows' hashes: the first makes them, all of them are believed.
+    pub audit_keys: Vec<SecretSlice<u8>>,
     /// How many deliveries may wait to be stored before further ones are refused.
     pub max_waiting: usize,
 }
@@ -97,7 +97,7 @@ impl Store {
         } else {
             return Err(Error::Config("the store's address must begin with sqlite: or postgres://".to_owned()));
         };
-        let audit_keys = AuditKeys::new(vec![options.audit_key]).map_err(Error::Config)?;
+        let audit_keys = AuditKeys::new(options.audit_keys).map_err(Error::Config)?;
         let core = Arc::new(Core {
             database,
             clock,
@@ -140,7 +140,7 @@ impl Store {
             Some(path) => Database::Sqlite(SqliteFile::look(path.strip_prefix("//").unwrap_or(path)).await?),
             None => Database::Postgres(Arc::new(Server::look(&options.url).await?)),
         };
-        let audit_keys = AuditKeys::new(vec![options.audit_key]).map_err(Error::Config)?;
+        let audit_keys = AuditKeys::new(options.audit_keys).map_err(Error::Config)?;
         let core = Arc::new(Core {
             database,
             clock: options.clock,

@@ -227,7 +227,7 @@ async fn open(url: &str, instance: &str) -> anyhow::Result<Store> {
         clock: Arc::new(SystemClock),
         instance: instance.to_owned(),
         start: StartId::new(SystemClock.now()),
-        audit_key: vec![7; 32].into(),
+        audit_keys: vec![vec![7; 32].into()],
         max_waiting: 4096,
     };
     Ok(Store::open(options).await?)

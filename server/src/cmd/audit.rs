@@ -197,7 +197,7 @@ impl Place {
             clock: Arc::new(SystemClock),
             instance: "looking".to_owned(),
             start: StartId::new(SystemClock.now()),
-            audit_key: keys.first().cloned().context("no audit key")?,
+            audit_keys: keys.clone(),
             max_waiting: 1,
         };
         let store = Store::look(options).await.context("cannot open the store")?;

@@ -6,7 +6,7 @@ use domain::audit::{AuditDecision, AuditKeys, Checkpoint, FaultKind, NewAudit, R
 use serde_json::json;
 
 use super::{World, on_both};
-use crate::{Backend, Error, Store};
+use crate::{AuditFilter, Backend, Error, Store};
 
 on_both! {
     async fn what_waits_is_sealed_once_and_in_order(world) {
@@ -43,6 +43,26 @@ on_both! {
         drop(store);
         let report = verify(&Store::look(world.options("b")).await.unwrap(), &[]).await;
         assert!(report.is_sound() && report.rows == 5, "nobody runs: {report:#?}");
+    }
+
+    async fn the_newest_rows_come_first_and_can_be_sought(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        for (actor, action) in [("system", "run.start"), ("principal:ann", "approve"), ("principal:ben", "deny"), ("principal:an%", "note")] {
+            tx.audit(&NewAudit { actor: actor.to_owned(), action: action.to_owned(), ..row(world, 1) }).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        let ask = async |filter: AuditFilter| {
+            let found = store.read().await.unwrap().newest_audit(&AuditFilter { limit: 10, ..filter }).await.unwrap();
+            found.into_iter().map(|row| row.row.action).collect::<Vec<_>>()
+        };
+        let actor = |actor: &str| AuditFilter { actor: actor.to_owned(), ..AuditFilter::default() };
+        assert_eq!(ask(AuditFilter::default()).await, ["note", "deny", "approve", "run.start"]);
+        assert_eq!(ask(actor("Ann")).await, ["approve"], "without the word before the name, whatever the case");
+        assert_eq!(ask(actor("an%")).await, ["note"], "a sign of the database's own is a sign like others");
+        assert_eq!(ask(actor("principal:")).await.len(), 3);
+        assert_eq!(ask(AuditFilter { action: "run.".to_owned(), object: "RUN:1".to_owned(), ..actor("sys") }).await, ["run.start"]);
+        assert_eq!(ask(AuditFilter { before: 3, ..AuditFilter::default() }).await, ["approve", "run.start"]);
     }
 
     async fn a_changed_row_is_found(world) {

@@ -45,7 +45,7 @@ impl World {
             clock: Arc::new(self.clock.clone()),
             instance: instance.to_owned(),
             start: StartId::new(self.now()),
-            audit_key: vec![7; 32].into(),
+            audit_keys: vec![vec![7; 32].into()],
             max_waiting: 1000,
         }
     }

@@ -118,8 +118,11 @@ on_both! {
         tx.commit().await.unwrap();
         let forged = store.read().await.unwrap().audit_rows(0, 1).await.unwrap();
         assert!(!store.audit_intact(&forged[0]).unwrap());
-        let stranger = Store::open(crate::Options { audit_key: vec![8; 32].into(), url: "sqlite::memory:".to_owned(), ..world.options("b") });
+        let stranger = Store::open(crate::Options { audit_keys: vec![vec![8; 32].into()], url: "sqlite::memory:".to_owned(), ..world.options("b") });
         assert!(!stranger.await.unwrap().audit_intact(&rows[0]).unwrap(), "another key");
+        let keys = vec![vec![8; 32].into(), vec![7; 32].into()];
+        let rotated = Store::open(crate::Options { audit_keys: keys, url: "sqlite::memory:".to_owned(), ..world.options("c") });
+        assert!(rotated.await.unwrap().audit_intact(&rows[0]).unwrap(), "the key before the present one");
     }
 
     async fn refusals_of_the_unknown_are_counted_by_the_minute(world) {

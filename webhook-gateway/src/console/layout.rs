@@ -20,7 +20,10 @@ pub(super) fn page(viewer: &Viewer, here: &str, title: &str, main: &Markup) -> R
         body data-live="on" {
             header.top {
                 a.brand href="/incidents" { img src="/assets/icon.svg" alt=""; "Watchkeeper" }
-                nav { (entry("/incidents", "Incidents")) (entry("/approvals", "Approvals")) (entry("/runs", "Runs")) }
+                nav {
+                    (entry("/incidents", "Incidents")) (entry("/approvals", "Approvals")) (entry("/runs", "Runs"))
+                    @if viewer.may_audit { (entry("/audit", "Audit")) }
+                }
                 div.who {
                     span #live data-state="" { "connecting" }
                     a href="/account" { (viewer.principal.name) }

@@ -6,6 +6,7 @@ mod account;
 mod acts;
 mod approvals;
 mod assets;
+mod audit;
 mod card;
 mod incident;
 mod incidents;
@@ -45,6 +46,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(incident::routes())
         .merge(approvals::routes())
         .merge(run::routes())
+        .merge(audit::routes())
         .merge(acts::routes())
         .merge(live::routes())
 }

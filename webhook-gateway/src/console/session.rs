@@ -30,6 +30,8 @@ pub(super) struct Viewer {
     pub(super) principal: Principal,
     pub(super) session: SessionId,
     pub(super) csrf: String,
+    /// Whether they may read the audit log.
+    pub(super) may_audit: bool,
 }
 
 /// Why somebody is not let in: a page sends them to sign in, a form or a stream gets a plain refusal.
@@ -53,7 +55,8 @@ impl FromRequestParts<App> for Viewer {
             let detail = format!("{} may not look: it takes a role with the right `view`.", principal.name);
             return Err(ApiError::Forbidden { code: "no_right".to_owned(), detail }.into_response());
         }
-        Ok(Self { principal, session: session.id, csrf: session.csrf })
+        let may_audit = rules.people.has(&principal, Right::Audit);
+        Ok(Self { principal, session: session.id, csrf: session.csrf, may_audit })
     }
 }
 

@@ -78,7 +78,7 @@ impl World {
             clock: Arc::new(clock.clone()),
             instance: "test".to_owned(),
             start: StartId::new(clock.now()),
-            audit_key: vec![7; 32].into(),
+            audit_keys: vec![vec![7; 32].into()],
             max_waiting: 1000,
         })
         .await
