@@ -52,8 +52,8 @@ async fn a_database_that_is_stopped_at_once_loses_nothing_that_was_answered() ->
     let _alone = crate::storm::ALONE.lock().await;
     let mut postgres = Postgres::start().await?;
     let database = postgres.create_database().await?;
-    let a = replica("a", &database)?.allow("the store").allow("store").start().await?;
-    let b = replica("b", &database)?.allow("the store").allow("store").start().await?;
+    let a = replica("a", &database)?.allow("store").allow("after_connect").start().await?;
+    let b = replica("b", &database)?.allow("store").allow("after_connect").start().await?;
     let load = Load::start(&[&a, &b], 50);
     for _ in 0..if harness::long() { 20 } else { 3 } {
         load.keeps(30, SOON).await?;
