@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::audit::{AuditDecision, Checkpoint, NewAudit};
+use domain::canonical::Digest;
 use domain::time::Clock;
 use jiff::Timestamp;
 use serde_json::json;
@@ -42,7 +43,8 @@ pub(crate) struct Sealer {
 
 /// The last checkpoint of this server.
 struct Said {
-    batch: i64,
+    /// Where the chain stood then. Not the number of its batch: after a restore numbers are given again.
+    hash: Option<Digest>,
     at: Option<Instant>,
 }
 
@@ -68,9 +70,9 @@ impl Sealer {
         let signer = Signer::new(&keys::load(&config.keys.checkpoint, &config.data_dir, "checkpoint")?)?;
         let file = config.data_dir.join(checkpoints::FILE);
         checkpoints::mend(&file)?;
-        let batch = checkpoints::read(&file)?.last().map_or(0, |signed| signed.checkpoint.batch);
+        let hash = checkpoints::read(&file)?.last().map(|signed| signed.checkpoint.hash);
         tracing::info!(public_key = signer.public_key(), "the audit log's checkpoints are signed with this key");
-        let said = Mutex::new(Said { batch, at: None });
+        let said = Mutex::new(Said { hash, at: None });
         let every = config.audit.checkpoint_every.as_std();
         Ok(Self { store: store.clone(), signer, file, every, clock: Arc::clone(clock), said })
     }
@@ -124,7 +126,7 @@ impl Sealer {
     /// Says where the chain stands, if it stands elsewhere than when it was said last.
     async fn say(&self) -> anyhow::Result<()> {
         let mut said = self.said.lock().await;
-        let Some(seal) = self.last_seal().await?.filter(|seal| seal.batch > said.batch) else { return Ok(()) };
+        let Some(seal) = self.last_seal().await?.filter(|seal| Some(seal.hash) != said.hash) else { return Ok(()) };
         let checkpoint = Checkpoint { at: self.clock.now(), ..Checkpoint::from(&seal) };
         let signed = self.signer.sign(checkpoint);
         let file = self.file.clone();
@@ -132,7 +134,7 @@ impl Sealer {
         tokio::task::spawn_blocking(move || checkpoints::append(&file, &line)).await??;
         tracing::info!(checkpoint = %serde_json::to_string(&signed)?, "the audit log is sealed up to here");
         metrics::gauge!("watchkeeper_audit_checkpoint_timestamp_seconds").set(checkpoint.at.as_second() as f64);
-        *said = Said { batch: seal.batch, at: Some(Instant::now()) };
+        *said = Said { hash: Some(seal.hash), at: Some(Instant::now()) };
         Ok(())
     }
 

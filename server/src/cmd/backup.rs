@@ -127,13 +127,13 @@ fn tell(new: NewEpoch) {
 }
 
 fn options(config: &Config) -> anyhow::Result<Options> {
-    let audit_key = keys::load(&config.keys.audit, &config.data_dir, "audit")?.into_iter().next().context("no audit key")?;
+    let audit_keys = keys::load(&config.keys.audit, &config.data_dir, "audit")?;
     Ok(Options {
         url: config.store.url.expose_secret().to_owned(),
         clock: Arc::new(SystemClock),
         instance: "backup".to_owned(),
         start: StartId::new(SystemClock.now()),
-        audit_key,
+        audit_keys,
         max_waiting: 1,
     })
 }
