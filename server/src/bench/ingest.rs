@@ -40,9 +40,22 @@ pub(super) struct Args {
     /// Ask this server instead of one of our own: any that takes Alertmanager's webhook.
     #[arg(long, conflicts_with_all = ["store", "history", "accept_only"])]
     url: Option<String>,
+    /// What `--url` takes: Alertmanager's webhook, or the bare list of alerts that Alertmanager's own API takes.
+    #[arg(long, value_enum, default_value_t, requires = "url")]
+    form: Form,
     /// The bearer token for `--url`.
     #[arg(long, default_value = "none")]
     bearer: String,
+}
+
+/// What a body looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Form {
+    /// As Alertmanager posts to a receiver.
+    #[default]
+    Webhook,
+    /// As Prometheus posts to Alertmanager.
+    Alerts,
 }
 
 /// Alerts of one body while a history is made.
@@ -52,7 +65,7 @@ const ROUTES: &str = "routes: [ { name: bench, incident: { group_by: [alertname]
 /// Where requests go, and how they are made.
 enum Target {
     Own(Box<Bed>),
-    Other { address: SocketAddr, path: String, bearer: String },
+    Other { address: SocketAddr, path: String, bearer: String, form: Form },
 }
 
 impl Target {
@@ -66,7 +79,11 @@ impl Target {
     fn request(&self, numbers: impl Iterator<Item = u64>) -> Vec<u8> {
         match self {
             Self::Own(bed) => bed.request("Bench", numbers, |_| 0),
-            Self::Other { address, path, bearer } => request(*address, path, bearer, &body("Bench", numbers, |_| 0)),
+            Self::Other { address, path, bearer, form } => {
+                let whole = body("Bench", numbers, |_| 0);
+                let list = whole.split_once("\"alerts\":").and_then(|(_, rest)| rest.strip_suffix('}'));
+                request(*address, path, bearer, if *form == Form::Alerts { list.unwrap_or_default() } else { &whole })
+            }
         }
     }
 }
@@ -75,7 +92,7 @@ impl Target {
 pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
     let roles = if args.accept_only { Roles { worker: false, bot: false, ..Roles::ALL } } else { Roles::ALL };
     let target = match &args.url {
-        Some(url) => other(url, &args.bearer)?,
+        Some(url) => other(url, &args.bearer, args.form)?,
         None => Target::Own(Box::new(Bed::start(args.common.store.as_deref(), roles, ROUTES, stop).await?)),
     };
     let mut report = Report::new(format!("ingest: {} senders, {} alerts per body, {} s", args.senders, args.alerts, args.seconds));
@@ -175,12 +192,12 @@ async fn history(args: &Args, target: &Target) -> anyhow::Result<u64> {
     Ok(first)
 }
 
-fn other(url: &str, bearer: &str) -> anyhow::Result<Target> {
+fn other(url: &str, bearer: &str, form: Form) -> anyhow::Result<Target> {
     let url = reqwest::Url::parse(url).context("--url")?;
     ensure!(url.scheme() == "http", "--url: only http:// can be asked at the speed that is wanted here");
     let host = url.host_str().context("--url names no host")?;
     let port = url.port_or_known_default().unwrap_or(80);
     let address = (host, port).to_socket_addrs()?.next().with_context(|| format!("{host} has no address"))?;
     let path = [url.path(), url.query().map(|query| format!("?{query}")).unwrap_or_default().as_str()].concat();
-    Ok(Target::Other { address, path, bearer: bearer.to_owned() })
+    Ok(Target::Other { address, path, bearer: bearer.to_owned(), form })
 }
