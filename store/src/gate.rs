@@ -52,6 +52,12 @@ impl Gate {
         }
     }
 
+    /// Whether somebody waits for their turn.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let lines = self.lines();
+        lines.ingest.iter().chain(&lines.other).any(|call| !call.is_closed())
+    }
+
     /// Calls whoever is next; one who went away meanwhile is passed over.
     fn leave(self: Arc<Self>) {
         let mut gate = self;

@@ -5,13 +5,13 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
 use crate::checkpoint::Checkpoints;
 use crate::gate::{Gate, Line, Pass};
@@ -19,6 +19,11 @@ use crate::{Backend, Error, schema};
 
 /// How long a transaction waits for its turn. Longer means that somebody waits for himself.
 const TURN: Duration = Duration::from_secs(10);
+/// Transactions that share a commit, at most, and how long the first of them may have begun before.
+const MOST_RIDERS: usize = 64;
+const MOST_SHARED: Duration = Duration::from_millis(3);
+/// How long one who is done waits for others to commit before it does so itself.
+const RIDE: Duration = Duration::from_millis(5);
 /// Below this SQLite can corrupt its log when it is reset: sqlite.org/wal.html#walresetbug.
 const OLDEST: (u32, u32, u32) = (3, 51, 3);
 
@@ -42,16 +47,25 @@ pub(crate) enum SqliteTx {
     Writer {
         writer: OwnedMutexGuard<Writer>,
         _pass: Pass,
+        gate: Arc<Gate>,
+        line: Line,
     },
     Reader(Transaction<'static, Sqlite>),
 }
 
-/// The one writing connection.
+/// The one writing connection. Small transactions that come one after the other share a commit, because its sync takes longer than they do: one that is
+/// done stays open for the next, which works within a savepoint, and everybody hears of the commit when it is made.
 #[derive(Debug)]
 pub(crate) struct Writer {
     conn: SqliteConnection,
-    /// A transaction was begun and not committed: whoever begins next rolls it back first.
+    /// A transaction was begun and not committed.
     open: bool,
+    /// Somebody works in it, or went away in the middle: whoever begins next takes their part back first.
+    busy: bool,
+    /// Who is done and waits for the commit. With any, the one at work has a savepoint.
+    riders: Vec<oneshot::Sender<Result<(), String>>>,
+    /// When the first of those who share it began.
+    since: Instant,
     /// The store was closed: nobody begins any more.
     closed: bool,
     /// Told of every commit.
@@ -102,7 +116,7 @@ impl SqliteFile {
             Some(_) => "SQLite in a temporary file: nothing survives the end of the process".to_owned(),
             None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
         };
-        let writer = Arc::new(Mutex::new(Writer { conn, open: false, closed: false, written }));
+        let writer = Arc::new(Mutex::new(Writer::new(conn, written)));
         Ok((Self { gate, writer, readers, _checkpoints: Some(checkpoints), _lock: Some(lock), _temporary: temporary }, durability))
     }
 
@@ -112,7 +126,7 @@ impl SqliteFile {
         let conn = options.connect().await.map_err(|error| Error::Config(format!("cannot open {path} to read it: {error}")))?;
         let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
         // As if closed: nobody writes.
-        let writer = Writer { conn, open: false, closed: true, written: Arc::new(Notify::new()) };
+        let writer = Writer { closed: true, ..Writer::new(conn, Arc::new(Notify::new())) };
         let (gate, writer) = (Arc::default(), Arc::new(Mutex::new(writer)));
         Ok(Self { gate, writer, readers, _checkpoints: None, _lock: None, _temporary: None })
     }
@@ -123,7 +137,7 @@ impl SqliteFile {
         };
         let mut writer = self.writer.clone().lock_owned().await;
         writer.begin().await?;
-        Ok(SqliteTx::Writer { writer, _pass: pass })
+        Ok(SqliteTx::Writer { writer, _pass: pass, gate: Arc::clone(&self.gate), line })
     }
 
     pub(crate) async fn read(&self) -> Result<SqliteTx, Error> {
@@ -141,8 +155,11 @@ impl SqliteFile {
         let mut writer = self.writer.lock().await;
         writer.closed = true;
         // What was begun and dropped would keep the log from being moved.
-        if writer.open && sqlx::query("rollback").execute(&mut writer.conn).await.is_ok() {
-            writer.open = false;
+        writer.take_back().await;
+        if writer.open
+            && let Err(error) = writer.flush().await
+        {
+            tracing::warn!(%error, "the last transactions may be lost");
         }
         if let Err(error) = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut writer.conn).await {
             tracing::debug!(%error, "the log stays for the next start");
@@ -151,21 +168,77 @@ impl SqliteFile {
 }
 
 impl Writer {
+    fn new(conn: SqliteConnection, written: Arc<Notify>) -> Self {
+        Self { conn, open: false, busy: false, riders: Vec::new(), since: Instant::now(), closed: false, written }
+    }
+
     async fn begin(&mut self) -> Result<(), Error> {
         if self.closed {
             return Err(Error::Unavailable("the store is closed".to_owned()));
         }
-        if self.open && sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
-            tracing::debug!("the last transaction had ended by itself");
+        self.take_back().await;
+        self.busy = true;
+        if self.open {
+            sqlx::query("savepoint member").execute(&mut self.conn).await?;
+            return Ok(());
         }
         self.open = true;
+        self.since = Instant::now();
         sqlx::query("begin immediate").execute(&mut self.conn).await?;
         Ok(())
     }
 
-    async fn commit(&mut self) -> Result<(), Error> {
-        sqlx::query("commit").execute(&mut self.conn).await?;
-        self.open = false;
+    /// Takes back what somebody left who went away in the middle; those who are done keep theirs.
+    async fn take_back(&mut self) {
+        if !std::mem::take(&mut self.busy) || !self.open {
+            return;
+        }
+        if self.riders.is_empty() {
+            if sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
+                tracing::debug!("the last transaction had ended by itself");
+            }
+            self.open = false;
+            return;
+        }
+        let back = async {
+            sqlx::query("rollback to member").execute(&mut self.conn).await?;
+            sqlx::query("release member").execute(&mut self.conn).await
+        };
+        if back.await.is_err() {
+            // There is no savepoint: it was never made, and a commit keeps what is there; or the whole transaction is gone, and a commit fails.
+            drop(self.flush().await);
+        }
+    }
+
+    /// Ends the work of the one who is at it: commits, or lets the next one do that for both.
+    async fn commit(&mut self, share: bool) -> Result<Option<oneshot::Receiver<Result<(), String>>>, Error> {
+        if !self.riders.is_empty()
+            && let Err(error) = sqlx::query("release member").execute(&mut self.conn).await
+        {
+            // The savepoint is gone, and the transaction of all with it.
+            drop(self.flush().await);
+            return Err(error.into());
+        }
+        if !share || self.riders.len() >= MOST_RIDERS || self.since.elapsed() > MOST_SHARED {
+            return self.flush().await.map(|()| None);
+        }
+        self.busy = false;
+        let (told, done) = oneshot::channel();
+        self.riders.push(told);
+        Ok(Some(done))
+    }
+
+    /// Commits for everybody, and tells them.
+    async fn flush(&mut self) -> Result<(), Error> {
+        // Whoever goes away in the middle of it leaves it to the next one to find out.
+        self.busy = true;
+        let done = sqlx::query("commit").execute(&mut self.conn).await;
+        for rider in self.riders.drain(..) {
+            // One who went away is stored all the same.
+            let _gone = rider.send(done.as_ref().map(drop).map_err(ToString::to_string));
+        }
+        done?;
+        (self.open, self.busy) = (false, false);
         self.written.notify_one();
         Ok(())
     }
@@ -174,9 +247,42 @@ impl Writer {
 impl SqliteTx {
     pub(crate) async fn commit(self) -> Result<(), Error> {
         match self {
-            Self::Writer { mut writer, _pass } => writer.commit().await,
+            Self::Writer { mut writer, _pass, gate, line } => {
+                // Senders wait for ingest: it never waits for others.
+                let share = line == Line::Other && gate.is_wanted();
+                let Some(done) = writer.commit(share).await? else { return Ok(()) };
+                let all = OwnedMutexGuard::mutex(&writer).clone();
+                drop(writer);
+                drop(_pass);
+                ride(done, &gate, &all).await
+            }
             Self::Reader(tx) => Ok(tx.commit().await?),
         }
+    }
+}
+
+/// Waits for the commit that somebody else makes; makes it if nobody does.
+async fn ride(mut done: oneshot::Receiver<Result<(), String>>, gate: &Arc<Gate>, writer: &Arc<Mutex<Writer>>) -> Result<(), Error> {
+    if let Ok(told) = tokio::time::timeout(RIDE, &mut done).await {
+        return arrived(told);
+    }
+    {
+        let _pass = gate.enter(Line::Ingest).await;
+        let mut writer = writer.lock().await;
+        writer.take_back().await;
+        if !writer.riders.is_empty() {
+            // Everybody hears of it by their own channel.
+            drop(writer.flush().await);
+        }
+    }
+    arrived(done.await)
+}
+
+fn arrived(told: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<(), Error> {
+    match told {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(why)) => Err(Error::Unavailable(why)),
+        Err(_) => Err(Error::Unavailable("nobody can tell whether it was stored".to_owned())),
     }
 }
 
