@@ -160,7 +160,7 @@ async fn a_time_limit_and_a_cancel_end_even_those_who_left_the_group() {
 #[tokio::test]
 async fn a_service_that_a_command_starts_stays() {
     let world = World::new().await;
-    let script = super::script(world.dir.path(), "starter", "#!/bin/sh\nsetsid sleep 60 >/dev/null 2>&1 &\n");
+    let script = super::script(world.dir.path(), "starter", "#!/bin/sh\nsetsid sleep 60 >/dev/null 2>&1 &\nsleep 0.5\n");
     let with = json!({ "program": "/bin/sh", "args": [script], "env": { "MARK": world.dir.path() } });
     world.run("command", with).await.unwrap();
     until("the service is there", || living(&mark(&world)) == 1).await;

@@ -9,6 +9,7 @@ mod make;
 mod opening;
 mod replicas;
 mod runs;
+mod sharing;
 mod small;
 
 use std::sync::Arc;
