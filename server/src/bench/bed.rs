@@ -30,7 +30,7 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    /// Starts it. `more` is configuration beyond the source: channels, routes, runbooks.
+    /// Starts it. `more` is configuration beyond the source: channels, routes, runbooks; SECRET in it is a file with something secret.
     pub(super) async fn start(store: Option<&str>, roles: Roles, more: &str, stop: Stop) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("watchkeeper-bench-").tempdir().context("cannot make a temporary folder")?;
         let config = folder.path().join("config");
@@ -111,6 +111,7 @@ pub(super) fn body(alertname: &str, numbers: impl Iterator<Item = u64>, group: i
 fn configuration(folder: &Path, store: Option<&str>, more: &str) -> anyhow::Result<String> {
     let quoted = |path: &Path| serde_json::Value::from(path.display().to_string()).to_string();
     let (data, token) = (quoted(&folder.join("data")), quoted(&folder.join("token")));
+    let more = more.replace("SECRET", &token);
     let store = store.map(|url| format!("store: {{ url: {} }}\n", serde_json::Value::from(url))).unwrap_or_default();
     let keys = if store.contains("postgres") { shared_keys(folder)? } else { String::new() };
     Ok(format!(

@@ -44,7 +44,7 @@ pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
 async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()> {
     let (room, address) = Room::open().await?;
     let more = format!(
-        "slack: {{ team_id: TBENCH, bot_token: bench-only-token, signing_secret: bench-only-secret-0123456789, api_url: \"http://{address}/api\", \
+        "slack: {{ team_id: TBENCH, bot_token_file: SECRET, signing_secret_file: SECRET, api_url: \"http://{address}/api\", \
          rate: {{ burst: 100000, per_second: 100000 }} }}\n\
          channels: {{ bench: {{ platform: slack, id: CBENCH }} }}\ndefault_channels: [bench]\n\
          routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }} }} ]\n"

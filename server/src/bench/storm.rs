@@ -44,7 +44,7 @@ const WITH_REMEDY: u64 = 50;
 pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
     let (room, address) = Room::open().await?;
     let more = format!(
-        "slack: {{ team_id: TBENCH, bot_token: bench-only-token, signing_secret: bench-only-secret-0123456789, api_url: \"http://{address}/api\" }}\n\
+        "slack: {{ team_id: TBENCH, bot_token_file: SECRET, signing_secret_file: SECRET, api_url: \"http://{address}/api\" }}\n\
          channels: {{ bench: {{ platform: slack, id: CBENCH }} }}\ndefault_channels: [bench]\n\
          roles: {{ bench: [view, run, approve] }}\nprincipals: {{ bench: {{ roles: [bench] }} }}\n\
          routes:\n- {{ name: one, match: ['alertname=\"One\"'], incident: {{ group_by: [alertname] }} }}\n\
