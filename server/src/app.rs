@@ -1,7 +1,6 @@
 //! The wiring: from a configuration to a running server. `serve` and `demo` start the same one.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use actions::{Executions, Library, Settings as ActionSettings, Supervisor};
@@ -20,7 +19,6 @@ use domain::time::{Clock, SystemClock};
 use handlers::{Cx, Wake, Worker};
 use secrecy::ExposeSecret;
 use store::{Options, Store};
-use tokio::task::JoinHandle;
 use webhook_gateway::{
     Connections, ConsoleSettings, Gateway, Limits, LoginLinks, Settings as GatewaySettings, SourceTable, Stop as GatewayStop, TlsFiles,
 };
@@ -32,11 +30,12 @@ use crate::beat::HttpBeat;
 use crate::bus::{self, Inbound, Link, Outbound};
 use crate::config::Config;
 use crate::keys;
-use crate::lifecycle::{Stop, on_hangup};
+use crate::lifecycle::Stop;
 use crate::lookup::Answers;
 use crate::probe::Probe;
-use crate::reload::{Reloader, watch};
+use crate::reload::Reloader;
 use crate::roles::Roles;
+use crate::running::Running;
 
 /// Accepts that may wait for a commit before more are told to come again.
 const MOST_WAITING: usize = 4096;
@@ -49,21 +48,6 @@ const TLS_LOOK: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Starts a server.
 pub(crate) struct App;
-
-/// A running server.
-pub(crate) struct Running {
-    address: SocketAddr,
-    https: bool,
-    public_url: String,
-    links: LoginLinks,
-    supervisor: Arc<Supervisor>,
-    stop: Stop,
-    wake: Arc<Wake>,
-    reloader: Arc<Reloader>,
-    sealer: Arc<Sealer>,
-    store: Store,
-    tasks: Vec<JoinHandle<()>>,
-}
 
 /// The platforms that are configured, from both sides.
 #[derive(Default)]
@@ -202,104 +186,6 @@ impl App {
             store,
             tasks,
         })
-    }
-}
-
-impl Running {
-    /// The address that it listens on, as a URL.
-    pub(crate) fn url(&self) -> String {
-        let scheme = if self.https { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
-    }
-
-    /// Its store.
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
-    /// Makes sign-in links.
-    pub(crate) fn login_links(&self) -> &LoginLinks {
-        &self.links
-    }
-
-    /// Kills a supervised target, as a crash would: for the demo.
-    ///
-    /// # Errors
-    /// If it does not run.
-    pub(crate) async fn kill_target(&self, name: &str) -> anyhow::Result<()> {
-        let rules = self.reloader.rules();
-        let target = rules.targets.get(name).with_context(|| format!("there is no target {name:?}"))?;
-        let pid = self.supervisor.status(target).await?.pid.context("it does not run")?;
-        let pid = rustix::process::Pid::from_raw(pid).context("it has no process")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
-        Ok(())
-    }
-
-    /// From now on SIGHUP, `POST /-/reload` and a change of the files read the configuration again.
-    ///
-    /// # Errors
-    /// If the signal cannot be listened for.
-    pub(crate) fn reload_from(&self, path: PathBuf) -> anyhow::Result<()> {
-        self.reloader.set_path(path.clone());
-        let reloader = Arc::clone(&self.reloader);
-        on_hangup(move || {
-            let reloader = Arc::clone(&reloader);
-            tokio::spawn(async move { drop(reloader.reload().await) });
-        })?;
-        tokio::spawn(watch(Arc::clone(&self.reloader), path, self.stop.soft.clone()));
-        Ok(())
-    }
-
-    /// Tells how to sign in for the first time, on the terminal alone: the link is a secret.
-    ///
-    /// # Errors
-    /// If the store cannot be asked.
-    pub(crate) async fn first_login(&self) -> anyhow::Result<()> {
-        const TOLD: &str = "first_login.told";
-        let mut tx = self.store.begin().await?;
-        if tx.flag(TOLD).await?.is_some() {
-            return Ok(());
-        }
-        let rules = self.reloader.rules();
-        let admin = |person: &&domain::permission::Principal| person.human && rules.people.has(person, domain::permission::Right::Admin);
-        let Some(person) = rules.people.principals.values().find(admin) else {
-            tracing::warn!(
-                "nobody has the right `admin`: give somebody the role under `principals`, then run `watchkeeper login-link NAME`"
-            );
-            return Ok(());
-        };
-        let token = self.links.mint(&person.name, SystemClock.now(), jiff::SignedDuration::from_hours(1))?;
-        tx.set_flag(TOLD, &serde_json::json!(true)).await?;
-        tx.commit().await?;
-        let text = format!(
-            "First start: {} signs in here within an hour, once:\n  {}/login?token={}",
-            person.name,
-            self.public_url,
-            token.expose_secret()
-        );
-        crate::cmd::tell(&text);
-        Ok(())
-    }
-
-    /// Ends the supervised children too: for the demo. A server that is stopped leaves them running, and its successor adopts them.
-    pub(crate) async fn stop_children(&self) {
-        if let Err(error) = self.supervisor.stop_all().await {
-            tracing::warn!(%error, "a supervised child could not be stopped");
-        }
-    }
-
-    /// Stops softly, then waits for the tasks.
-    pub(crate) async fn stop(self) {
-        self.stop.soft.cancel();
-        self.wake.stop();
-        for task in self.tasks {
-            tokio::select! {
-                ended = task => if let Err(error) = ended { tracing::error!(%error, "a task ended badly") },
-                () = self.stop.hard.cancelled() => break,
-            }
-        }
-        self.sealer.finish().await;
-        self.store.close().await;
     }
 }
 

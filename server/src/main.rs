@@ -23,6 +23,7 @@ mod probe;
 mod recorder;
 mod reload;
 mod roles;
+mod running;
 
 /// Event-driven automation for people on call: alerts become incidents, approved remedies run once, and everything is told and kept.
 #[derive(Parser)]

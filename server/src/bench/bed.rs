@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use store::{IncidentFilter, Store};
 
-use crate::app::{App, Running};
+use crate::app::App;
 use crate::config::Config;
 use crate::lifecycle::Stop;
 use crate::roles::Roles;
+use crate::running::Running;
 
 use super::wire::MARK;
 

@@ -9,10 +9,11 @@ use domain::time::{Clock, SystemClock};
 use jiff::SignedDuration;
 use secrecy::ExposeSecret;
 
-use crate::app::{App, Running};
+use crate::app::App;
 use crate::config::{Config, LogFormat};
 use crate::lifecycle::Stop;
 use crate::logging;
+use crate::running::Running;
 
 use super::demo_browser::Browser;
 use super::out;
