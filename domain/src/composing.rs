@@ -124,7 +124,10 @@ fn automation(parts: Parts<'_>) -> Vec<String> {
     let mut lines: Vec<String> = parts.incident.automation.iter().map(|line| clean_line(line, LINE)).collect();
     if let Some(run) = parts.runs.first().filter(|run| run.state == RunState::Held || run.state == RunState::Unknown) {
         let reason = run.reason.as_deref().unwrap_or("no reason given");
-        lines.push(clean_line(&format!("{} is {}: {reason}", run.runbook, run.state.as_str()), LINE));
+        let line = clean_line(&format!("{} is {}: {reason}", run.runbook, run.state.as_str()), LINE);
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
     }
     lines
 }

@@ -98,7 +98,8 @@ async fn the_card_asks_with_four_buttons_that_work_on_it_alone() {
     let card = world.script.lock().unwrap().cards.last().unwrap().clone();
     let labels: Vec<&str> = card.buttons.iter().take(4).map(|button| button.label.as_str()).collect();
     assert_eq!(labels, ["It ran", "It did not run", "Run it again", "Abort"]);
-    assert!(card.automation.iter().any(|line| line.contains("api stays locked. Look at it, then say whether it ran")), "{card:#?}");
+    assert_eq!(card.automation.len(), 1, "said once: {card:#?}");
+    assert!(card.automation[0].contains("api stays locked. Look at it, then say whether it ran"), "{card:#?}");
     world.script.lock().unwrap().change_fails = None;
     assert_eq!(press(&world, &card, ButtonKind::Again, "C1", "m2").await, "forged");
     assert_eq!(press(&world, &card, ButtonKind::Again, "C2", "m1").await, "forged");

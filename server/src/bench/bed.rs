@@ -40,6 +40,8 @@ impl Bed {
         let text = configuration(folder.path(), store, more)?;
         std::fs::write(config.join("watchkeeper.yaml"), text)?;
         let config = Config::load(&config, &|_| None).map_err(|problems| crate::cmd::problems(&problems))?;
+        // One server of several ends by itself; a signal ends all.
+        let stop = Stop { soft: stop.soft.child_token(), hard: stop.hard.child_token() };
         let running = App::start(config, roles, stop).await?;
         let address = running.url().trim_start_matches("http://").parse()?;
         let store = running.store().clone();

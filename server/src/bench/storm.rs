@@ -36,7 +36,7 @@ pub(super) struct Args {
 }
 
 /// Alerts of one body of the long storm.
-const BATCH: u64 = 20;
+const BATCH: u64 = 10;
 /// Every so many groups one wants an approval.
 const WITH_REMEDY: u64 = 50;
 

@@ -85,11 +85,11 @@ fn one(viewer: &Viewer, card: &Card, button: &Button) -> Markup {
     if button.kind.asks_reason() {
         return html! {
             details.ask id={ "ask-" (kind) } {
-                summary { (button.label) }
+                summary.calm[button.style != ButtonStyle::Danger] { (button.label) }
                 form method="post" action=(action) {
                     (hidden)
                     input name="reason" placeholder=(button.kind.asks()) maxlength="500" required;
-                    button.danger type="submit" { (button.label) }
+                    button.danger[button.style == ButtonStyle::Danger] type="submit" { (button.label) }
                 }
             }
         };

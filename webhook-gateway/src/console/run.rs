@@ -122,7 +122,7 @@ fn decide(viewer: &Viewer, run: &Run, approval: Option<&Approval>) -> Markup {
                 @for how in Settlement::ALL {
                     @let kind = ButtonKind::of_settlement(how);
                     details.ask id={ "ask-" (kind.code()) } {
-                        summary { (how.label()) }
+                        summary.calm[how != Settlement::Abort] { (how.label()) }
                         form method="post" action=(action) {
                             (csrf(viewer)) input type="hidden" name="act" value=(kind.code()); input type="hidden" name="run" value=(run.id);
                             input name="reason" placeholder=(kind.asks()) maxlength="500" required;
