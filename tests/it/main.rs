@@ -9,6 +9,8 @@ mod audit;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod claims;
 #[cfg(test)]
 mod cli;

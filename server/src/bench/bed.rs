@@ -1,6 +1,7 @@
 //! The server under test: a whole one, on a store of its own, with what a bench needs configured.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -130,6 +131,7 @@ fn shared_keys(folder: &Path) -> anyhow::Result<String> {
         let file = folder.join(name);
         // Nothing of a bench is worth a secret.
         std::fs::write(&file, format!("bench-only-{name}-0123456789abcdef0123456789abcdef"))?;
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600))?;
         lines.push(format!("{name}: {}", serde_json::Value::from(file.display().to_string())));
     }
     Ok(format!("keys: {{ {} }}\n", lines.join(", ")))
