@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use domain::id::StartId;
 use domain::job::{NewJob, Urgency};
-use domain::time::{Clock, SystemClock};
 use harness::peers::Postgres;
 use harness::world::{Alert, Ledger, Plan, SOON, World};
 use harness::{Signal, eventually, temp_dir};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use store::{Options, Store};
+use store::Store;
 
 use crate::replicas::replica;
+use crate::workers::open;
 
 /// Longer than a lease.
 const PAST_LEASE: Duration = Duration::from_secs(17);
@@ -196,16 +195,4 @@ async fn work(store: Store, ledger: Arc<std::fs::File>) -> anyhow::Result<()> {
 
 fn job(key: &str) -> NewJob {
     NewJob { kind: "race", key: key.to_owned(), due_at: jiff::Timestamp::UNIX_EPOCH, urgency: Urgency::Tell, payload: Value::Null }
-}
-
-async fn open(url: &str, instance: &str) -> anyhow::Result<Store> {
-    let options = Options {
-        url: url.to_owned(),
-        clock: Arc::new(SystemClock),
-        instance: instance.to_owned(),
-        start: StartId::new(SystemClock.now()),
-        audit_keys: vec![vec![7; 32].into()],
-        max_waiting: 100,
-    };
-    Ok(Store::open(options).await?)
 }

@@ -221,7 +221,8 @@ fn worker(store: &Store) -> anyhow::Result<(Arc<Wake>, tokio::task::JoinHandle<(
     Ok((wake, tokio::spawn(Worker::new(cx).run())))
 }
 
-async fn open(url: &str, instance: &str) -> anyhow::Result<Store> {
+/// A store by itself, without a server.
+pub(crate) async fn open(url: &str, instance: &str) -> anyhow::Result<Store> {
     let options = Options {
         url: url.to_owned(),
         clock: Arc::new(SystemClock),

@@ -25,7 +25,7 @@ use tokio::sync::Mutex;
 use crate::{Cmd, Proc};
 
 /// How long something may take that needs no waiting: generous, because other tests share the machine.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 /// Lines of the log that a failure shows.
 const TAIL: usize = 40;
 

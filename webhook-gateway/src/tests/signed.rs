@@ -88,11 +88,7 @@ async fn a_signature_ages_in_both_directions() {
 #[tokio::test]
 async fn a_replayed_heartbeat_counts_once() {
     let world = World::new().await;
-    let mut rules = (**world.rules.load()).clone();
-    let heartbeats = [("Deploy failed".to_owned(), "1h".parse().unwrap())].into();
-    let rule = domain::rules::SourceRule { name: "deploys".to_owned(), repeat_interval: None, heartbeats };
-    rules.sources.insert("deploys".to_owned(), rule);
-    world.rules.store(rules.into());
+    world.expect_deploys();
     let now = world.clock.now().as_second();
     for id in ["a", "a", "b"] {
         assert_eq!(send(&world, &standard(id, now, BODY), BODY).await, StatusCode::OK);

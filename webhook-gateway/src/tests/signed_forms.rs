@@ -120,11 +120,7 @@ async fn basic_takes_user_and_password_together() {
 #[tokio::test]
 async fn a_replayed_heartbeat_of_a_timed_form_counts_once() {
     let world = World::new().await;
-    let mut rules = (**world.rules.load()).clone();
-    let heartbeats = [("Deploy failed".to_owned(), "1h".parse().unwrap())].into();
-    let rule = domain::rules::SourceRule { name: "deploys".to_owned(), repeat_interval: None, heartbeats };
-    rules.sources.insert("deploys".to_owned(), rule);
-    world.rules.store(rules.into());
+    world.expect_deploys();
     let now = world.clock.now().as_second();
     for (form, at) in [(slack as fn(usize, i64, &str) -> Headers, now), (slack, now), (slack, now + 1), (stripe, now), (stripe, now)] {
         assert_eq!(send(&world, DEPLOYS, &form(0, at, BODY), BODY).await, 200);

@@ -143,6 +143,14 @@ impl World {
         (status, serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body))))
     }
 
+    /// From now on what `deploys` sends are signs of life.
+    pub(super) fn expect_deploys(&self) {
+        let mut rules = (**self.rules.load()).clone();
+        let heartbeats = [("Deploy failed".to_owned(), "1h".parse().unwrap())].into();
+        rules.sources.insert("deploys".to_owned(), SourceRule { name: "deploys".to_owned(), repeat_interval: None, heartbeats });
+        self.rules.store(rules.into());
+    }
+
     /// Everything stored so far.
     pub(super) async fn events(&self) -> Vec<Event> {
         self.store.read().await.unwrap().events_since(0, 100_000).await.unwrap()
