@@ -45,7 +45,6 @@ struct World {
 #[derive(Default)]
 struct Notes {
     told: Mutex<Vec<(String, String)>>,
-    evidence: Mutex<Vec<(String, String)>>,
     intended: Mutex<Vec<Execution>>,
     /// The intent cannot be stored.
     forgetful: AtomicBool,
@@ -59,11 +58,6 @@ impl RunHost for Notes {
             return Err(format!("there is no channel {channel:?}"));
         }
         self.told.lock().unwrap().push((channel.to_owned(), text.to_owned()));
-        Ok(())
-    }
-
-    async fn evidence(&self, title: &str, text: &str) -> Result<(), String> {
-        self.evidence.lock().unwrap().push((title.to_owned(), text.to_owned()));
         Ok(())
     }
 

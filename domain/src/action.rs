@@ -124,12 +124,6 @@ pub trait RunHost: Send + Sync {
     /// If there is no such channel, or the store is unavailable.
     async fn notify(&self, channel: &str, text: &str) -> Result<(), String>;
 
-    /// Puts a text on the incident's timeline as evidence.
-    ///
-    /// # Errors
-    /// If the store is unavailable.
-    async fn evidence(&self, title: &str, text: &str) -> Result<(), String>;
-
     /// Stores what is about to be told to do its work. Nothing may happen before this returned.
     ///
     /// # Errors

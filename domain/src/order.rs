@@ -82,9 +82,6 @@ pub struct Report {
     pub iat: i64,
     /// How it ended.
     pub ended: Ended,
-    /// Texts for the timeline: title and text. Untrusted.
-    #[serde(default)]
-    pub evidence: Vec<(String, String)>,
 }
 
 /// How an order ended.

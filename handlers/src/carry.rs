@@ -8,12 +8,10 @@ use async_trait::async_trait;
 use domain::action::{ActionCx, ActionError, ActionOutput, Effect, RunHost};
 use domain::card::Message;
 use domain::duration::Dur;
-use domain::id::{IncidentId, RunId};
+use domain::id::RunId;
 use domain::job::{NewJob, Urgency};
 use domain::plan::PlannedStep;
 use domain::run::{Attempt, AttemptState, Execution, Run, RunState};
-use domain::text::clean_line;
-use domain::timeline::EntryKind;
 use serde_json::json;
 
 use crate::Cx;
@@ -34,9 +32,12 @@ pub(crate) enum Outcome {
     Left,
 }
 
+/// Where an attempt stands at its end, what it brought, how it failed.
+pub(crate) type Told = (AttemptState, Option<ActionOutput>, Option<String>);
+
 impl Outcome {
-    /// What the journal says of it: where the attempt stands, what it brought, how it failed. `None` if there is nothing to say yet.
-    pub(crate) fn told(self) -> Option<(AttemptState, Option<ActionOutput>, Option<String>)> {
+    /// What the journal says of it; `None` if there is nothing to say yet.
+    pub(crate) fn told(self) -> Option<Told> {
         match self {
             Self::Ended(Ok(output)) => Some((AttemptState::Succeeded, Some(output), None)),
             Self::Ended(Err(ActionError::Failed(error) | ActionError::Refused(error))) => Some((AttemptState::Failed, None, Some(error))),
@@ -52,14 +53,15 @@ pub(crate) fn outlives(cx: &Cx, step: &PlannedStep) -> bool {
     step.effect != Effect::ReadOnly && cx.actions.get(&step.uses).is_some_and(|action| action.resumable(step.target.as_ref()))
 }
 
-/// Carries out an attempt whose intent is stored, or takes it up again.
-pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &Attempt, resume: bool) -> Outcome {
+/// Carries out an attempt whose intent is stored, or takes it up again. What is stored meanwhile of its process stands in `row` afterwards.
+pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut Attempt, resume: bool) -> Outcome {
     let Some(action) = cx.actions.get(&step.uses) else {
         return Outcome::Ended(Err(ActionError::Refused(format!("there is no action {:?} in this version", step.uses))));
     };
     let now = cx.clock.now();
     let place = row.place.as_ref();
     let deadline = if resume { step.timeout.after(row.started_at) } else { step.timeout.after(now) };
+    let host = Arc::new(Host { cx: cx.clone(), row: row.clone(), begun: Mutex::default() });
     let action_cx = ActionCx {
         run: run.id,
         step: step.id.clone(),
@@ -71,7 +73,7 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &Atte
         resume: place.and_then(|place| place.execution.clone()).filter(|_| resume),
         target: step.target.clone(),
         deadline,
-        host: Arc::new(Host { cx: cx.clone(), row: row.clone(), incident: run.incident }),
+        host: Arc::clone(&host) as Arc<dyn RunHost>,
     };
     let began = std::time::Instant::now();
     let time = Dur::between(now, deadline).as_std() + CUT_OFF;
@@ -82,6 +84,10 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &Atte
         () = cancelled(cx, run.id), if !lasting => return Outcome::Cancelled,
         () = cx.wake.stopped(), if lasting => return Outcome::Left,
     };
+    let begun = host.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Some(place), Some(begun)) = (&mut row.place, begun) {
+        place.execution = Some(begun);
+    }
     metrics::histogram!("watchkeeper_step_duration_seconds", "action" => action.name()).record(began.elapsed().as_secs_f64());
     Outcome::Ended(ended.unwrap_or_else(|_| {
         let text = format!("it did not end within {}", step.timeout);
@@ -134,7 +140,8 @@ impl Drop for Ours {
 struct Host {
     cx: Cx,
     row: Attempt,
-    incident: Option<IncidentId>,
+    /// The process that it stored.
+    begun: Mutex<Option<Execution>>,
 }
 
 #[async_trait]
@@ -157,13 +164,6 @@ impl RunHost for Host {
         batch.commit().await.map_err(|error| error.to_string())
     }
 
-    async fn evidence(&self, title: &str, text: &str) -> Result<(), String> {
-        let Some(incident) = self.incident else { return Ok(()) };
-        let mut batch = Batch::begin(&self.cx).await.map_err(|error| error.to_string())?;
-        batch.tell_more(incident, EntryKind::Run, None, clean_line(title, 200), Some(text.to_owned()));
-        batch.commit().await.map_err(|error| error.to_string())
-    }
-
     async fn intend(&self, execution: &Execution) -> Result<(), String> {
         let mut row = self.row.clone();
         let Some(place) = &mut row.place else { return Err("the attempt has no place".to_owned()) };
@@ -179,7 +179,10 @@ impl RunHost for Host {
         };
         match stored.await.map_err(|error: store::Error| error.to_string())? {
             true if !self.cx.claim.still_ours() => Err("another server has the run by now".to_owned()),
-            true => Ok(()),
+            true => {
+                *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(execution.clone());
+                Ok(())
+            }
             false => Err("the run was stopped before it began".to_owned()),
         }
     }

@@ -13,35 +13,41 @@ use serde_json::json;
 
 use crate::Cx;
 use crate::batch::Batch;
+use crate::carry::Told;
 use crate::steps::Stepped;
 use crate::{guards, runs};
 
 /// Stores what an attempt came to, and tells it.
-pub(crate) async fn finish(
-    cx: &Cx,
-    run: &Run,
-    mut row: Attempt,
-    (state, output, error): (AttemptState, Option<ActionOutput>, Option<String>),
-    step: &PlannedStep,
-) -> Result<(), store::Error> {
+pub(crate) async fn finish(cx: &Cx, run: &Run, mut row: Attempt, told: Told, step: &PlannedStep) -> Result<(), store::Error> {
     let mut batch = Batch::begin(cx).await?;
-    let execution = row.place.as_ref().and_then(|place| place.execution.as_ref()).map(|execution| execution.id.clone());
-    let redact = |text: &str| cx.redactor.redact(text).into_owned();
-    row.state = state;
-    row.finished_at = Some(batch.now);
-    row.error = error.as_deref().map(redact);
-    row.output = output.map(|output| ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data: output.data });
-    batch.tx.finish_attempt(&row).await?;
+    let known = told.0 != AttemptState::Unknown;
+    end_attempt(&mut batch, &mut row, told).await?;
     if row.attempt > 1 {
         metrics::counter!("watchkeeper_step_retries_total", "action" => step.uses.clone()).increment(1);
     }
     tell(&mut batch, run, &row, step);
     batch.commit().await?;
     // The journal has it now. A result of unknown outcome stays: it may still come.
-    if let Some(execution) = execution.filter(|_| state != AttemptState::Unknown) {
-        cx.actions.forget(&execution);
+    if known {
+        forget(cx, &row);
     }
     Ok(())
+}
+
+/// Writes the end of an attempt, less the secrets that may stand in it.
+async fn end_attempt(batch: &mut Batch<'_>, row: &mut Attempt, (state, output, error): Told) -> Result<(), store::Error> {
+    let redact = |text: &str| batch.cx.redactor.redact(text).into_owned();
+    row.state = state;
+    row.finished_at = Some(batch.now);
+    row.error = error.as_deref().map(redact);
+    row.output = output.map(|output| ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data: output.data });
+    batch.tx.finish_attempt(row).await
+}
+
+fn forget(cx: &Cx, row: &Attempt) {
+    if let Some(execution) = row.place.as_ref().and_then(|place| place.execution.as_ref()) {
+        cx.actions.forget(&execution.id);
+    }
 }
 
 fn tell(batch: &mut Batch<'_>, run: &Run, row: &Attempt, step: &PlannedStep) {
@@ -74,22 +80,12 @@ pub(crate) async fn ask_people(cx: &Cx, id: RunId, step: &PlannedStep, why: &str
 }
 
 /// The truth about an attempt that nobody knew of: its result came after all, and the run goes on by it.
-pub(crate) async fn found(
-    cx: &Cx,
-    mut row: Attempt,
-    (state, output, error): (AttemptState, Option<ActionOutput>, Option<String>),
-    step: &PlannedStep,
-) -> Result<(), store::Error> {
-    let execution = row.place.as_ref().and_then(|place| place.execution.as_ref()).map(|execution| execution.id.clone());
+pub(crate) async fn found(cx: &Cx, mut row: Attempt, told: Told, step: &PlannedStep) -> Result<(), store::Error> {
     let mut batch = Batch::begin(cx).await?;
     let Some(mut run) = batch.tx.run(row.run).await?.filter(|run| run.state == RunState::Unknown) else { return Ok(()) };
-    row.state = state;
-    row.finished_at = Some(batch.now);
-    row.error = error.map(|error| cx.redactor.redact(&error).into_owned());
-    row.output = output;
-    batch.tx.finish_attempt(&row).await?;
+    end_attempt(&mut batch, &mut row, told).await?;
     runs::put_state(&mut batch, &mut run, RunState::Running, None).await?;
-    let detail = json!({ "step": step.id, "attempt": row.attempt, "state": state.as_str() });
+    let detail = json!({ "step": step.id, "attempt": row.attempt, "state": row.state.as_str() });
     batch.audit("system", "run.found", format!("run:{}", run.id), AuditDecision::Allowed, "result_found", detail);
     tell(&mut batch, &run, &row, step);
     if let Some(incident) = run.incident {
@@ -99,9 +95,7 @@ pub(crate) async fn found(
     let job = runs::advance(run.id, batch.now);
     batch.job(job);
     batch.commit().await?;
-    if let Some(execution) = execution {
-        cx.actions.forget(&execution);
-    }
+    forget(cx, &row);
     Ok(())
 }
 

@@ -59,7 +59,7 @@ async fn look(cx: &Cx) -> Result<(), store::Error> {
     Ok(())
 }
 
-async fn one(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result<(), store::Error> {
+async fn one(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt) -> Result<(), store::Error> {
     match (row.state, run.state) {
         (AttemptState::Started, RunState::Running) => {
             if take_up(cx, run, step, row).await? == Stepped::On {
@@ -72,7 +72,7 @@ async fn one(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result<(),
         }
         (AttemptState::Unknown, RunState::Unknown) if carry::outlives(cx, step) => {
             let Some(_ours) = cx.wake.under_way.take(&row).filter(|_| has_execution(&row)) else { return Ok(()) };
-            match carry::carry_out(cx, run, step, &row, true).await.told() {
+            match carry::carry_out(cx, run, step, &mut row, true).await.told() {
                 Some((AttemptState::Unknown, ..)) | None => Ok(()),
                 Some(told) => journal::found(cx, row, told, step).await,
             }
@@ -104,7 +104,7 @@ async fn take_up(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result
         return Ok(Stepped::On);
     };
     let told = match (carry::outlives(cx, step), has_execution(&row)) {
-        (true, true) => match carry::carry_out(cx, run, step, &row, true).await {
+        (true, true) => match carry::carry_out(cx, run, step, &mut row, true).await {
             Outcome::Left => return Ok(Stepped::Later(cx.clock.now() + POLL)),
             outcome => outcome.told(),
         },

@@ -89,7 +89,7 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
     let Some(verify) = &run.plan.verify else { return end(cx, run.id, RunState::Succeeded, "all steps done".to_owned()).await };
     let index = i64::try_from(run.plan.steps.len()).unwrap_or(i64::MAX);
     let attempts = cx.store.read().await?.attempts(run.id).await?;
-    let row = match attempts.into_iter().find(|attempt| attempt.index == index) {
+    let mut row = match attempts.into_iter().find(|attempt| attempt.index == index) {
         Some(row) => row,
         None => {
             let row = new_attempt(cx, run, index, &verify.step, 1);
@@ -99,7 +99,7 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
             row
         }
     };
-    let outcome = carry_out(cx, run, &verify.step, &row, false).await;
+    let outcome = carry_out(cx, run, &verify.step, &mut row, false).await;
     let now = cx.clock.now();
     match outcome {
         Outcome::Ended(Ok(output)) => {
@@ -143,10 +143,8 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     let detail = json!({ "step": step.id, "uses": step.uses, "target": target, "attempt": number, "fence": fence });
     batch.audit("system", "step.start", format!("run:{}", run.id), AuditDecision::Allowed, "intended", detail);
     batch.commit().await?;
-    match carry_out(cx, run, step, &row, false).await.told() {
+    match carry_out(cx, run, step, &mut row, false).await.told() {
         Some(told) => {
-            // A command's process was stored meanwhile; the journal keeps it.
-            let row = with_execution(cx, row).await?;
             finish(cx, run, row, told, step).await?;
             Ok(Stepped::On)
         }
@@ -154,16 +152,11 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     }
 }
 
-async fn with_execution(cx: &Cx, row: Attempt) -> Result<Attempt, store::Error> {
-    let stored = cx.store.read().await?.attempts(row.run).await?;
-    Ok(stored.into_iter().find(|one| (one.index, one.attempt) == (row.index, row.attempt)).unwrap_or(row))
-}
-
 /// Asks the check of a step whether it happened.
 async fn check(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt, why: &str) -> Result<Stepped, store::Error> {
     let Some(check) = &step.check else { return ask_people(cx, run.id, step, why).await };
-    let asked = new_attempt(cx, run, row.index, check, row.attempt);
-    let said = match carry_out(cx, run, check, &asked, false).await {
+    let mut asked = new_attempt(cx, run, row.index, check, row.attempt);
+    let said = match carry_out(cx, run, check, &mut asked, false).await {
         Outcome::Ended(Ok(output)) => output.data["exit"].as_u64().ok_or(output.summary),
         Outcome::Ended(Err(error)) => Err(error.to_string()),
         Outcome::Cancelled | Outcome::Left => return Ok(Stepped::On),

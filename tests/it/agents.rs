@@ -309,7 +309,6 @@ async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Re
         jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
         iat: 0,
         ended: domain::order::Ended::Done(domain::action::ActionOutput::default()),
-        evidence: vec![],
     };
     let pem = fs::read_to_string(dir.join("stranger.pem"))?;
     let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();

@@ -1,7 +1,7 @@
 //! A step whose outcome nobody knows: what is repeated, what is asked, what a person can say, and who may.
 
 use domain::act::{Act, Identity, Place, Verb};
-use domain::action::ActionError;
+use domain::action::{ActionError, ActionOutput};
 use domain::card::{ButtonKind, Card};
 use domain::event::NewEvent;
 use domain::event::Status::Firing;
@@ -89,6 +89,21 @@ async fn what_does_no_harm_twice_is_repeated_three_times_and_then_asked() {
     assert_eq!((world.run().await.state, changes(&world)), (RunState::Unknown, 3));
     let world = unknown("effect: idempotent, on_unknown: ask,").await;
     assert_eq!((world.run().await.state, changes(&world)), (RunState::Unknown, 1));
+}
+
+#[tokio::test]
+async fn a_late_result_is_stored_without_the_secrets_in_it() {
+    let world = unknown("").await;
+    let run = world.run().await;
+    let attempt = || async { world.cx.store.read().await.unwrap().attempts(run.id).await.unwrap().remove(0) };
+    let secret = "AKIAABCDEFGHIJKLMNOP";
+    let output = ActionOutput { summary: format!("key {secret}"), text: format!("done with {secret}"), ..Default::default() };
+    crate::journal::found(&world.cx, attempt().await, (AttemptState::Succeeded, Some(output), None), &run.plan.steps[0]).await.unwrap();
+    let stored = attempt().await;
+    assert_eq!(stored.state, AttemptState::Succeeded);
+    let output = stored.output.unwrap();
+    assert!(!output.summary.contains(secret) && !output.text.contains(secret), "{output:?}");
+    assert!(!world.timeline().await.concat().contains(secret));
 }
 
 #[tokio::test]

@@ -118,9 +118,9 @@ impl Agent {
             let over = entry.order.exp <= SystemClock.now().as_second();
             match (&entry.intent, lasting || entry.order.effect == Effect::ReadOnly) {
                 (Some(_), _) => self.begin(entry.order, entry.intent),
-                (None, true) if over => self.end(&entry.order, Ended::Failed("the agent stopped before it began".to_owned()), vec![]),
+                (None, true) if over => self.end(&entry.order, Ended::Failed("the agent stopped before it began".to_owned())),
                 (None, true) => self.begin(entry.order, None),
-                (None, false) => self.end(&entry.order, Ended::Unknown("the agent stopped while it was under way".to_owned()), vec![]),
+                (None, false) => self.end(&entry.order, Ended::Unknown("the agent stopped while it was under way".to_owned())),
             }
         }
         Ok(())
@@ -181,7 +181,7 @@ impl Agent {
         self.ledger.keep_order(&order)?;
         if let Err(why) = verdict {
             self.audit("refused", &why, Some(&order));
-            self.end(&order, Ended::Refused(why), vec![]);
+            self.end(&order, Ended::Refused(why));
             return Ok(());
         }
         if let Some(fence) = order.fence {
@@ -206,10 +206,9 @@ impl Agent {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(order.jti.clone(), cancelled.clone());
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let host =
-                Arc::new(Host { ledger: Arc::clone(&this.ledger), execution: order.jti.clone(), cancelled, evidence: Mutex::default() });
+            let host = Arc::new(Host { ledger: Arc::clone(&this.ledger), execution: order.jti.clone(), cancelled });
             if let Some(ended) = this.carry_out(&order, resume, &host).await {
-                this.end(&order, ended, host.evidence());
+                this.end(&order, ended);
             }
             this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.jti);
         });
@@ -246,14 +245,13 @@ impl Agent {
     }
 
     /// Keeps how an order ended, then tells it.
-    fn end(self: &Arc<Self>, order: &Order, ended: Ended, evidence: Vec<(String, String)>) {
+    fn end(self: &Arc<Self>, order: &Order, ended: Ended) {
         let report = Report {
             iss: self.settings.name.clone(),
             aud: SERVER.to_owned(),
             jti: order.jti.clone(),
             iat: SystemClock.now().as_second(),
             ended,
-            evidence,
         };
         match self.ledger.keep_report(&report) {
             Ok(()) => self.library.forget(&order.jti),

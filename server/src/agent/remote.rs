@@ -150,7 +150,7 @@ impl Remote {
         loop {
             match self.store.read().await {
                 Ok(mut tx) => match tx.agent_report(&order.jti).await {
-                    Ok(Some(report)) => return self.taken(report, cx).await,
+                    Ok(Some(report)) => return taken(report),
                     Ok(None) => {}
                     Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
                 },
@@ -183,18 +183,6 @@ impl Remote {
         put(&context, self.names.order(agent), id, self.signer.sign(order)?).await
     }
 
-    async fn taken(&self, report: Report, cx: &ActionCx) -> Result<ActionOutput, ActionError> {
-        for (title, text) in &report.evidence {
-            if let Err(error) = cx.host.evidence(title, text).await {
-                tracing::warn!(error, "an agent's evidence could not be kept");
-            }
-        }
-        match report.ended {
-            Ended::Refused(why) => Err(ActionError::Refused(format!("the agent {} refuses: {why}", report.iss))),
-            ended => ended.into(),
-        }
-    }
-
     /// Tells the agent when the run is cancelled, again and again: its report says how that ended.
     async fn tell_cancel(&self, agent: &str, order: &Order, cx: &ActionCx) -> std::convert::Infallible {
         cx.host.cancelled().await;
@@ -221,4 +209,12 @@ impl Remote {
 /// What an order says of its content: not when it was signed.
 fn content(order: &Order) -> String {
     digest(&Order { iat: 0, exp: 0, deadline: 0, ..order.clone() }).to_string()
+}
+
+/// What a report says, as an action that was carried out here would.
+fn taken(report: Report) -> Result<ActionOutput, ActionError> {
+    match report.ended {
+        Ended::Refused(why) => Err(ActionError::Refused(format!("the agent {} refuses: {why}", report.iss))),
+        ended => ended.into(),
+    }
 }
