@@ -4,6 +4,7 @@
 pub mod act;
 pub mod action;
 pub mod alert;
+pub mod announcement;
 pub mod approval;
 pub mod audit;
 pub mod button;

@@ -1,5 +1,5 @@
 //! What an earlier start of this server left under way: taken up, or said to be unknown. A started step belongs to its host, so only the server that
-//! began it looks for its result.
+//! began it looks for its result. What was given up for unknown is looked for too: the answer of an agent that was cut off comes late.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const SILENCE: SignedDuration = SignedDuration::from_secs(45);
 /// How often a run looks whether its step, which another server carries out, has ended.
 const POLL: SignedDuration = SignedDuration::from_secs(2);
 
-/// Looks after attempts of earlier starts until the worker stops; each is taken up in a task of its own.
+/// Looks after attempts of earlier starts, and after unknown ones, until the worker stops; each is taken up in a task of its own.
 pub(crate) async fn keep(cx: Cx) {
     while !cx.wake.stopping() {
         if let Err(error) = look(&cx).await {
@@ -44,9 +44,11 @@ pub(crate) async fn tidy(cx: &Cx) -> Result<(), store::Error> {
 
 async fn look(cx: &Cx) -> Result<(), store::Error> {
     let rows = cx.store.read().await?.unfinished_attempts().await?;
-    let earlier =
-        |row: &Attempt| row.place.as_ref().is_some_and(|place| place.instance == cx.store.instance() && place.start != cx.store.start());
-    for row in rows.into_iter().filter(earlier) {
+    let left = |row: &Attempt| {
+        let over = |start| row.state == AttemptState::Unknown || start != cx.store.start();
+        row.place.as_ref().is_some_and(|place| place.instance == cx.store.instance() && over(place.start))
+    };
+    for row in rows.into_iter().filter(left) {
         let Some(run) = cx.store.read().await?.run(row.run).await? else { continue };
         let Some(step) = step_of(&run, &row).cloned() else { continue };
         let cx = cx.clone();

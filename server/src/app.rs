@@ -23,7 +23,7 @@ use webhook_gateway::{
     Connections, ConsoleSettings, Gateway, Limits, LoginLinks, Settings as GatewaySettings, SourceTable, Stop as GatewayStop, TlsFiles,
 };
 
-use crate::agent::{Desk, Dispatch, Remote};
+use crate::agent::{Desk, Dispatch, Remote, Roll};
 use crate::alone::alone;
 use crate::audit::Sealer;
 use crate::beat::HttpBeat;
@@ -89,12 +89,16 @@ impl App {
             redactor: Arc::clone(&redactor),
         }));
         let link = config.nats.as_ref().map(|nats| Link::new(nats.link.clone()));
-        let remote = match (&config.agents, &link) {
-            (Some(agents), Some(link)) => Some(Arc::new(Remote::new(agents, link.clone(), store.clone(), Arc::clone(&clock))?)),
-            _ => None,
+        let rules = Arc::new(ArcSwap::new(Arc::clone(&config.rules)));
+        let (roll, remote) = match (&config.agents, &link) {
+            (Some(agents), Some(link)) => {
+                let roll = Arc::new(Roll::new(agents, Arc::clone(&rules))?);
+                let remote = Remote::new(agents, link.clone(), Arc::clone(&roll), store.clone(), Arc::clone(&clock))?;
+                (Some(roll), Some(Arc::new(remote)))
+            }
+            _ => (None, None),
         };
         let library: Arc<dyn ActionCatalogue> = Arc::new(Dispatch::new(library, remote.clone()));
-        let rules = Arc::new(ArcSwap::new(Arc::clone(&config.rules)));
         let sources = Arc::new(ArcSwap::from_pointee(config.sources.clone()));
         let platforms = platforms(&config, &store, &rules, &clock)?;
         let wake = Arc::new(Wake::default());
@@ -123,6 +127,9 @@ impl App {
             retention: config.retention,
             claim: handlers::Claim::default(),
         };
+        if let (Some(roll), Some(link)) = (&roll, &link) {
+            tasks.push(tokio::spawn(Arc::clone(roll).listen(link.clone(), stop.soft.clone())));
+        }
         if roles.worker {
             tasks.push(tokio::spawn(Worker::new(cx).run()));
             tasks.extend(remote.map(|remote| tokio::spawn(Desk::new(remote, stop.soft.clone()).run())));
@@ -151,7 +158,8 @@ impl App {
             .with_context(|| format!("cannot listen on {}: is another server running there?", config.server.listen))?;
         let address = listener.local_addr()?;
         let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, link.as_ref(), &reloader);
-        let router = Gateway { ops_only: !roles.gateway, ..router }.router();
+        let agents = roll.map(|roll| roll as Arc<dyn domain::announcement::Agents>);
+        let router = Gateway { ops_only: !roles.gateway, agents, ..router }.router();
         let commands = config.nats.as_ref().and_then(|nats| nats.commands.as_ref()).filter(|_| roles.gateway);
         if let (Some(link), Some(commands)) = (&link, commands) {
             let router = router.clone();
@@ -330,6 +338,7 @@ fn gateway(
         }),
         stopping: stop.soft.clone(),
         ops_only: false,
+        agents: None,
     }
 }
 

@@ -52,6 +52,7 @@ enum Command {
     /// Look at everything that the server needs: database, disk, NATS, chat, keys, programs.
     Doctor(cmd::doctor::Args),
     /// Carry out orders on a host that the server does not reach.
+    #[command(alias = "agents")]
     Agent(cmd::agent::Args),
     /// Print a completion script for your shell.
     Completion(cmd::completion::Args),

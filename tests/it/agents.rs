@@ -17,23 +17,29 @@ use harness::{Cmd, Proc, eventually};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::agents_roll::agent_where;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_watchkeeper");
 
 /// An agent `edge` with a target `api`.
-struct Edge {
+pub(super) struct Edge {
     config: PathBuf,
-    data: PathBuf,
-    proc: Option<Proc>,
+    pub(super) data: PathBuf,
+    /// What stands before its program, for example to start it in a network of its own.
+    pub(super) prefix: Vec<String>,
+    pub(super) proc: Option<Proc>,
     ended: Vec<Proc>,
 }
 
 impl Edge {
-    fn start(&mut self) -> anyhow::Result<()> {
-        self.proc = Some(Cmd::new(PROGRAM).args(["agent", "run", "--config"]).arg(&self.config).spawn()?);
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        let mut words = self.prefix.iter().map(String::as_str).chain([PROGRAM, "agent", "--config"]);
+        let program = words.next().context("no program")?;
+        self.proc = Some(Cmd::new(program).args(words).arg(&self.config).spawn()?);
         Ok(())
     }
 
-    fn kill9(&mut self) -> anyhow::Result<()> {
+    pub(super) fn kill9(&mut self) -> anyhow::Result<()> {
         let mut proc = self.proc.take().context("the agent does not run")?;
         proc.kill9()?;
         self.ended.push(proc);
@@ -54,7 +60,14 @@ async fn keygen(dir: &Path, name: &str) -> anyhow::Result<()> {
 }
 
 /// A plan whose default runbook runs `to-ledger ARGS` on the agent by itself, and the agent; it reaches NATS by `url`.
-async fn plan(nats: &Nats, url: &str, args: &[&str], timeout: &str) -> anyhow::Result<(Plan, Edge, Ledger)> {
+pub(super) async fn plan(nats: &Nats, url: &str, args: &[&str], timeout: &str) -> anyhow::Result<(Plan, Edge, Ledger)> {
+    let (plan, mut edge, ledger) = plan_over(&json!({ "url": nats.url() }), &json!({ "url": url }), args, timeout).await?;
+    edge.start()?;
+    Ok((plan, edge, ledger))
+}
+
+/// The same with what stands under `nats` on either side. The agent is not started.
+pub(super) async fn plan_over(server: &Value, agent: &Value, args: &[&str], timeout: &str) -> anyhow::Result<(Plan, Edge, Ledger)> {
     let mut plan = Plan::new(PROGRAM)?;
     let ledger = plan.ledger()?;
     let dir = plan.dir().to_owned();
@@ -64,7 +77,7 @@ async fn plan(nats: &Nats, url: &str, args: &[&str], timeout: &str) -> anyhow::R
     plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
     let step = json!({ "id": "write", "uses": "command", "with": { "target": "api", "program": ledger.program, "args": args }, "timeout": timeout });
     plan.merge(json!({
-        "nats": { "url": nats.url() },
+        "nats": server,
         "agents": { "key_file": dir.join("orders.pem"), "known": { "edge": { "public_key_file": dir.join("edge.pub") } } },
         "targets": { "api": { "kind": "systemd", "unit": "api.service", "agent": "edge" } },
         "runbooks": { "restart-service": { "steps": [step], "verify": null } },
@@ -72,17 +85,15 @@ async fn plan(nats: &Nats, url: &str, args: &[&str], timeout: &str) -> anyhow::R
     let data = dir.join("edge-data");
     let config = dir.join("agent.yaml");
     let agent = json!({
-        "name": "edge", "nats": { "url": url }, "data_dir": data, "key_file": dir.join("edge.pem"), "servers": [dir.join("orders.pub")],
+        "name": "edge", "nats": agent, "data_dir": data, "key_file": dir.join("edge.pem"), "servers": [dir.join("orders.pub")],
         "actions": ["command"], "programs": [ledger.program],
         "targets": { "api": { "kind": "systemd", "unit": "api.service" } },
     });
     fs::write(&config, agent.to_string())?;
-    let mut edge = Edge { config, data, proc: None, ended: vec![] };
-    edge.start()?;
-    Ok((plan, edge, ledger))
+    Ok((plan, Edge { config, data, prefix: vec![], proc: None, ended: vec![] }, ledger))
 }
 
-async fn begun(ledger: &Ledger) -> anyhow::Result<()> {
+pub(super) async fn begun(ledger: &Ledger) -> anyhow::Result<()> {
     eventually(SOON, async || {
         ensure!(ledger.lines().len() == 1, "{:?}", ledger.lines());
         Ok(())
@@ -177,13 +188,13 @@ async fn a_partition_leaves_a_later_result_or_a_question_and_never_a_second_run(
 }
 
 /// A connection that can be cut.
-struct Cable {
-    url: String,
-    cut: Arc<AtomicBool>,
+pub(super) struct Cable {
+    pub(super) url: String,
+    pub(super) cut: Arc<AtomicBool>,
 }
 
 impl Cable {
-    async fn lay(to: &str) -> anyhow::Result<Self> {
+    pub(super) async fn lay(to: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("nats://{}", listener.local_addr()?);
         let (cut, to) = (Arc::new(AtomicBool::new(false)), to.trim_start_matches("nats://").to_owned());
@@ -209,11 +220,11 @@ impl Cable {
     }
 }
 
-fn signed(order: &Order, key: &Path) -> anyhow::Result<String> {
+pub(super) fn signed(claims: &impl serde::Serialize, key: &Path) -> anyhow::Result<String> {
     let pem = fs::read_to_string(key)?;
     let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     let key = jsonwebtoken::EncodingKey::from_ed_der(&base64::engine::general_purpose::STANDARD.decode(body)?);
-    Ok(jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA), order, &key)?)
+    Ok(jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA), claims, &key)?)
 }
 
 #[tokio::test]
@@ -297,9 +308,11 @@ async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyh
 async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
     let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["hello"], "6s").await?;
-    edge.kill9()?;
     let dir = plan.dir().to_owned();
     let world: World = plan.start().await?;
+    agent_where(&world, |agent| agent["here"] == true).await?;
+    // It was there a moment ago, so it gets its order.
+    edge.kill9()?;
     world.send(&[Alert::service_down()]).await?;
     let run = world.run_in("running", SOON).await?;
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
@@ -310,10 +323,7 @@ async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Re
         iat: 0,
         ended: domain::order::Ended::Done(domain::action::ActionOutput::default()),
     };
-    let pem = fs::read_to_string(dir.join("stranger.pem"))?;
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
-    let key = jsonwebtoken::EncodingKey::from_ed_der(&base64::engine::general_purpose::STANDARD.decode(body)?);
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA), &report, &key)?;
+    let token = signed(&report, &dir.join("stranger.pem"))?;
     eventually(SOON, async || Ok(context.publish("watchkeeper.agent.edge.report", token.clone().into()).await?.await?)).await?;
     world.run_in("unknown", SOON * 2).await?;
     ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());

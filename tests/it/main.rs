@@ -3,6 +3,12 @@
 #[cfg(test)]
 mod agents;
 #[cfg(test)]
+mod agents_cut;
+#[cfg(test)]
+mod agents_roll;
+#[cfg(test)]
+mod agents_secured;
+#[cfg(test)]
 mod alertmanager;
 #[cfg(test)]
 mod audit;

@@ -2,8 +2,10 @@
 //!
 //! Nothing here sleeps for a fixed time: `eventually` polls with a deadline, and a failure shows the last reason and the peer's log.
 
+mod authority;
 mod cmd;
 pub mod fake;
+mod netns;
 pub mod peers;
 mod ports;
 mod proc;
@@ -12,9 +14,11 @@ mod reaper;
 mod wait;
 pub mod world;
 
+pub use authority::{Authority, Certificate};
 pub use cmd::{Cmd, Done};
 /// The WebDriver client, for tests that drive `peers::Chromium`.
 pub use fantoccini;
+pub use netns::Netns;
 pub use ports::free_port;
 pub use proc::Proc;
 pub use proxy::Proxy;

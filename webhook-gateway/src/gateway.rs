@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use domain::announcement::Agents;
 use domain::inbox::{HttpInbound, Inbox};
 use domain::rules::RuleSet;
 use domain::time::Clock;
@@ -51,6 +52,8 @@ pub struct Gateway {
     pub stopping: CancellationToken,
     /// Serve nothing but what whoever runs it asks for (health, metrics, reload): the rest is another process's part.
     pub ops_only: bool,
+    /// Knows the agents on other hosts, where there are any.
+    pub agents: Option<Arc<dyn Agents>>,
 }
 
 /// See [`Gateway::reload`].
@@ -67,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<dyn Fn() -> String + Send + Sync>,
     pub(crate) health: Arc<dyn HealthProbe>,
     pub(crate) console: ConsoleSettings,
+    pub(crate) agents: Option<Arc<dyn Agents>>,
     pub(crate) reload: Reload,
     pub(crate) stopping: CancellationToken,
     pub(crate) started: Instant,
@@ -120,6 +124,7 @@ impl Gateway {
             metrics: self.metrics,
             health: self.health,
             console: self.console,
+            agents: self.agents,
             reload: self.reload,
             stopping: self.stopping,
         })

@@ -1,4 +1,4 @@
-//! Takes the agents' reports from the stream into the store, where the waiting steps find them; and listens for signs of life.
+//! Takes the agents' reports from the stream into the store, where the waiting steps find them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,11 @@ use futures::StreamExt;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Remote, find_stream};
+use super::{Remote, agent_in, find_stream};
 use crate::bus::BusState;
 
 /// Waits between two tries.
 const RECONNECT: Duration = Duration::from_secs(2);
-/// How often it is looked who fell silent.
-const LOOK: Duration = Duration::from_secs(5);
 /// The durable consumer that all servers share.
 const DURABLE: &str = "watchkeeper-server";
 
@@ -43,7 +41,7 @@ impl Desk {
             };
             if let Err(error) = ended {
                 tracing::warn!(error = %format!("{error:#}"), "agents' reports wait on NATS");
-                self.state.set("agents", Some(format!("{error:#}")));
+                self.state.set("reports", Some(format!("{error:#}")));
             }
             tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = self.stop.cancelled() => return }
         }
@@ -51,7 +49,6 @@ impl Desk {
 
     async fn take(&self) -> anyhow::Result<()> {
         let client = self.remote.link().client().await?;
-        let mut signs = client.subscribe(self.remote.names().hello("*")).await?;
         let stream = find_stream(&jetstream::new(client), self.remote.names()).await?;
         let config = pull::Config {
             durable_name: Some(DURABLE.to_owned()),
@@ -62,27 +59,11 @@ impl Desk {
         };
         let consumer = stream.get_or_create_consumer(DURABLE, config).await?;
         let mut reports = consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
-        self.state.set("agents", None);
-        let mut every = tokio::time::interval(LOOK);
-        loop {
-            tokio::select! {
-                report = reports.next() => match report {
-                    Some(report) => self.keep(&report?).await?,
-                    None => anyhow::bail!("the server ended the subscription"),
-                },
-                Some(sign) = signs.next() => {
-                    if let Some(agent) = agent_in(&sign.subject) {
-                        self.remote.hear(agent);
-                    }
-                }
-                _ = every.tick() => {
-                    let silent = self.remote.silent();
-                    metrics::gauge!("watchkeeper_agents_silent").set(silent.len() as f64);
-                    let problem = (!silent.is_empty()).then(|| format!("{} not heard of", silent.into_iter().collect::<Vec<_>>().join(", ")));
-                    self.state.set("agents", problem);
-                }
-            }
+        self.state.set("reports", None);
+        while let Some(report) = reports.next().await {
+            self.keep(&report?).await?;
         }
+        anyhow::bail!("the server ended the subscription")
     }
 
     async fn keep(&self, message: &jetstream::Message) -> anyhow::Result<()> {
@@ -103,14 +84,8 @@ impl Desk {
             tx.commit().await?;
             return message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"));
         };
-        self.remote.hear(agent);
         let first = self.remote.store().keep_agent_report(agent, &report).await?;
         tracing::info!(agent, execution = %report.jti, first, "an agent reported");
         message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))
     }
-}
-
-/// `PREFIX.agent.NAME.what`: the name.
-fn agent_in(subject: &str) -> Option<&str> {
-    subject.rsplit('.').nth(1)
 }

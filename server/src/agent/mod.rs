@@ -6,7 +6,9 @@ mod dispatch;
 mod host;
 mod ledger;
 mod obey;
+mod presence;
 mod remote;
+mod roll;
 pub(crate) mod settings;
 pub(crate) mod token;
 
@@ -19,6 +21,7 @@ pub(crate) use desk::Desk;
 pub(crate) use dispatch::Dispatch;
 pub(crate) use obey::Agent;
 pub(crate) use remote::Remote;
+pub(crate) use roll::Roll;
 
 /// Orders and reports that nobody took are dropped after this time; orders expire long before.
 const KEPT: Duration = Duration::from_hours(24);
@@ -54,10 +57,20 @@ impl Names {
         format!("{}.agent.{agent}.cancel", self.prefix)
     }
 
-    /// Not on the stream: a sign of life.
+    /// Not on the stream: an agent announces itself.
     fn hello(&self, agent: &str) -> String {
         format!("{}.agent.{agent}.hello", self.prefix)
     }
+
+    /// Not on the stream: asks an agent to announce itself now.
+    fn hail(&self, agent: &str) -> String {
+        format!("{}.agent.{agent}.hail", self.prefix)
+    }
+}
+
+/// `PREFIX.agent.NAME.what`: the name.
+fn agent_in(subject: &str) -> Option<&str> {
+    subject.rsplit('.').nth(1)
 }
 
 /// The stream of orders and reports, made if it is not there.

@@ -9,13 +9,14 @@ use anyhow::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, AckKind};
 use domain::action::{Action, ActionCatalogue, ActionCx, Effect};
-use domain::order::{Cancel, Disobeyed, Ended, Order, Report, SERVER, obey};
+use domain::order::{Disobeyed, Ended, Order, Report, SERVER, obey};
 use domain::redact::Redactor;
 use domain::run::Execution;
 use domain::time::{Clock, SystemClock};
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::host::Host;
@@ -26,23 +27,22 @@ use super::{Names, find_stream, put};
 use crate::bus::Link;
 
 /// Waits between two tries to reach NATS.
-const RECONNECT: Duration = Duration::from_secs(1);
-/// Signs of life.
-const HELLO: Duration = Duration::from_secs(10);
+pub(super) const RECONNECT: Duration = Duration::from_secs(1);
 /// An action ends by itself at its deadline; this much later it is cut off.
 const CUT_OFF: Duration = Duration::from_secs(20);
 
 /// An agent.
 pub(crate) struct Agent {
-    settings: Settings,
-    names: Names,
-    signer: Signer,
-    servers: Vec<Checker>,
-    library: Library,
-    ledger: Arc<Ledger>,
-    link: Link,
-    under_way: Mutex<HashMap<String, CancellationToken>>,
-    stop: CancellationToken,
+    pub(super) settings: Settings,
+    pub(super) names: Names,
+    pub(super) signer: Signer,
+    pub(super) servers: Vec<Checker>,
+    pub(super) library: Library,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) link: Link,
+    pub(super) under_way: Mutex<HashMap<String, CancellationToken>>,
+    pub(super) hailed: Notify,
+    pub(super) stop: CancellationToken,
 }
 
 impl Agent {
@@ -77,6 +77,7 @@ impl Agent {
             ledger: Arc::new(Ledger::open(&settings.data_dir.join("orders"))?),
             link: Link::new(settings.link.clone()),
             under_way: Mutex::default(),
+            hailed: Notify::new(),
             settings,
             stop,
         }))
@@ -89,20 +90,23 @@ impl Agent {
     pub(crate) async fn run(self: Arc<Self>) -> anyhow::Result<()> {
         self.take_up()?;
         let greeter = tokio::spawn(Arc::clone(&self).greet());
-        let cancels = tokio::spawn(Arc::clone(&self).hear_cancels());
+        let ears = tokio::spawn(Arc::clone(&self).hear());
         tracing::info!(agent = %self.settings.name, targets = self.settings.targets.len(), "waiting for orders");
+        let mut said = String::new();
         while !self.stop.is_cancelled() {
             let ended = tokio::select! {
                 ended = self.take() => ended,
                 () = self.stop.cancelled() => break,
             };
-            if let Err(error) = ended {
-                tracing::warn!(error = %format!("{error:#}"), "NATS is away: trying again");
+            let problem = ended.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            if problem != said {
+                tracing::warn!(error = %problem, "NATS cannot be used: trying again");
+                said = problem;
             }
             tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = self.stop.cancelled() => {} }
         }
         greeter.abort();
-        cancels.abort();
+        ears.abort();
         Ok(())
     }
 
@@ -286,51 +290,8 @@ impl Agent {
         });
     }
 
-    /// Says every few seconds who is here, of which version, and for which targets.
-    async fn greet(self: Arc<Self>) {
-        loop {
-            let sign = json!({
-                "agent": self.settings.name,
-                "version": env!("CARGO_PKG_VERSION"),
-                "targets": self.settings.targets.keys().collect::<Vec<_>>(),
-                "actions": self.settings.actions,
-            });
-            if let Ok(client) = self.link.client().await
-                && let Err(error) = client.publish(self.names.hello(&self.settings.name), sign.to_string().into()).await
-            {
-                tracing::debug!(%error, "a sign of life was not sent");
-            }
-            tokio::time::sleep(HELLO).await;
-        }
-    }
-
-    async fn hear_cancels(self: Arc<Self>) {
-        loop {
-            if let Ok(client) = self.link.client().await
-                && let Ok(mut cancels) = client.subscribe(self.names.cancel(&self.settings.name)).await
-            {
-                while let Some(message) = cancels.next().await {
-                    self.cancel(&message.payload);
-                }
-            }
-            tokio::time::sleep(RECONNECT).await;
-        }
-    }
-
-    fn cancel(&self, token: &[u8]) {
-        let Some(cancel) = self.servers.iter().find_map(|server| server.check::<Cancel>(token)) else {
-            return self.audit("refused", "a cancel is not signed by a server that this agent believes", None);
-        };
-        let Some(execution) = cancel.jti.strip_prefix("cancel/").filter(|_| cancel.aud == self.settings.name) else { return };
-        let token = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(execution).cloned();
-        if let Some(token) = token.filter(|token| !token.is_cancelled()) {
-            tracing::info!(execution, "the run was stopped by a person");
-            token.cancel();
-        }
-    }
-
     /// One line in the agent's own audit file; what cannot be written there is in the log.
-    fn audit(&self, decision: &str, reason: &str, order: Option<&Order>) {
+    pub(super) fn audit(&self, decision: &str, reason: &str, order: Option<&Order>) {
         let row = json!({
             "at": SystemClock.now(),
             "decision": decision,

@@ -1,8 +1,6 @@
 //! The server's side of an order: signs it, puts it on the stream, and waits for the report, through restarts of either side.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
@@ -15,7 +13,8 @@ use jiff::SignedDuration;
 use serde_json::Value;
 use store::Store;
 
-use super::token::{Checker, Signer};
+use super::roll::{Fit, Roll};
+use super::token::Signer;
 use super::{Names, find_stream, put};
 use crate::bus::Link;
 use crate::config::AgentsConfig;
@@ -27,34 +26,22 @@ const ASK: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(15);
 /// How long after the deadline a report is waited for: an agent needs ten seconds to end a command that does not want to.
 const GRACE: SignedDuration = SignedDuration::from_secs(15);
-/// An agent that was not heard of for this long is away.
-const SILENT: Duration = Duration::from_secs(35);
 
 /// Gives orders.
 pub(crate) struct Remote {
     link: Link,
     names: Names,
     signer: Signer,
-    agents: BTreeMap<String, Checker>,
+    roll: Arc<Roll>,
     store: Store,
     clock: Arc<dyn Clock>,
-    heard: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Remote {
     /// # Errors
     /// If a key cannot be read.
-    pub(crate) fn new(config: &AgentsConfig, link: Link, store: Store, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let read = |(name, file): (&String, &std::path::PathBuf)| Ok((name.clone(), Checker::read(file as &Path)?));
-        Ok(Self {
-            link,
-            names: Names::new(&config.prefix),
-            signer: Signer::read(&config.key)?,
-            agents: config.known.iter().map(read).collect::<anyhow::Result<_>>()?,
-            store,
-            clock,
-            heard: Mutex::default(),
-        })
+    pub(crate) fn new(config: &AgentsConfig, link: Link, roll: Arc<Roll>, store: Store, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        Ok(Self { link, names: Names::new(&config.prefix), signer: Signer::read(&config.key)?, roll, store, clock })
     }
 
     pub(super) fn names(&self) -> &Names {
@@ -71,29 +58,16 @@ impl Remote {
 
     /// A report whose signature is that of the agent by whose subject it came.
     pub(super) fn believe(&self, agent: &str, token: &[u8]) -> Option<Report> {
-        let report: Report = self.agents.get(agent)?.check(token)?;
+        let report: Report = self.roll.key(agent)?.check(token)?;
         (report.iss == agent && report.aud == SERVER).then_some(report)
-    }
-
-    /// An agent gave a sign of life.
-    pub(super) fn hear(&self, agent: &str) {
-        if self.agents.contains_key(agent) {
-            self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(agent.to_owned(), Instant::now());
-        }
-    }
-
-    /// The agents that were not heard of lately.
-    pub(super) fn silent(&self) -> BTreeSet<String> {
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        self.agents.keys().filter(|name| heard.get(*name).is_none_or(|at| at.elapsed() > SILENT)).cloned().collect()
     }
 
     /// Has an agent carry out a step, or takes up what it was told before.
     ///
     /// # Errors
-    /// As the action's own; `Unknown` if the agent says nothing until some time after the deadline.
+    /// As the action's own; `Unknown` if the agent was told and says nothing until some time after the deadline.
     pub(crate) async fn run(&self, agent: &str, uses: &str, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
-        if !self.agents.contains_key(agent) {
+        if self.roll.key(agent).is_none() {
             return Err(ActionError::Refused(format!("there is no agent {agent} under `agents.known`")));
         }
         let mut order = self.order(agent, uses, cx, with).await?;
@@ -143,9 +117,12 @@ impl Remote {
         })
     }
 
-    /// Puts the order on the stream, again and again under one execution, until the report is in the store.
+    /// Puts the order on the stream, again and again under one execution, until the report is in the store. It goes to an agent that announced what it
+    /// takes; until then it stays here, where it can be taken back.
     async fn wait(&self, agent: &str, order: &Order, cx: &ActionCx) -> Result<ActionOutput, ActionError> {
         let until = cx.deadline.max(self.clock.now()) + GRACE;
+        // What an earlier start of ours may have sent must be asked after.
+        let mut sent = cx.resume.is_some();
         let (mut told, mut asked, mut problem) = (None::<Instant>, 0_u32, None);
         loop {
             match self.store.read().await {
@@ -156,31 +133,45 @@ impl Remote {
                 },
                 Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
             }
-            if self.clock.now() >= until {
+            let now = self.clock.now();
+            if now >= if sent { until } else { cx.deadline } {
                 let why = problem.unwrap_or_else(|| "it says nothing".to_owned());
-                return Err(ActionError::Unknown(format!("the agent {agent} was told, and its report did not come: {why}")));
+                return Err(if sent {
+                    ActionError::Unknown(format!("the agent {agent} was told, and its report did not come: {why}"))
+                } else {
+                    ActionError::Failed(format!("the agent {agent} was not told in the step's time, so nothing was begun: {why}"))
+                });
             }
             if told.is_none_or(|at| at.elapsed() >= AGAIN) {
-                match self.tell(agent, order, asked).await {
-                    Ok(()) => {
-                        (told, problem) = (Some(Instant::now()), None);
-                        asked += 1;
+                match self.roll.fit(agent, &order.uses, &order.target.name) {
+                    Fit::No(why) if !sent => {
+                        return Err(ActionError::Refused(format!("no order was sent to the agent {agent}: {why}")));
                     }
-                    Err(error) => {
-                        problem = Some(format!("{error:#}"));
-                        tokio::time::sleep(ASK * 5).await;
-                    }
+                    Fit::Unheard(why) if !sent => problem = Some(why),
+                    _ => match self.tell(agent, order, asked, &mut sent).await {
+                        Ok(()) => {
+                            (told, problem) = (Some(Instant::now()), None);
+                            asked += 1;
+                        }
+                        Err(error) => {
+                            problem = Some(format!("{error:#}"));
+                            tokio::time::sleep(ASK * 5).await;
+                        }
+                    },
                 }
             }
             tokio::time::sleep(ASK).await;
         }
     }
 
-    async fn tell(&self, agent: &str, order: &Order, asked: u32) -> anyhow::Result<()> {
+    /// `sent` says afterwards whether the agent may have got it.
+    async fn tell(&self, agent: &str, order: &Order, asked: u32, sent: &mut bool) -> anyhow::Result<()> {
         let context = jetstream::new(self.link.client().await?);
         find_stream(&context, &self.names).await?;
         let id = format!("{}/{}/{asked}", order.jti, self.clock.now().as_second());
-        put(&context, self.names.order(agent), id, self.signer.sign(order)?).await
+        let token = self.signer.sign(order)?;
+        *sent = true;
+        put(&context, self.names.order(agent), id, token).await
     }
 
     /// Tells the agent when the run is cancelled, again and again: its report says how that ended.

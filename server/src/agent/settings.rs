@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use actions::egress::Exception;
 use anyhow::{Context, bail, ensure};
 use domain::plan::Target;
+use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::{NatsLink, NatsTls, is_address, is_word};
+use crate::config::{NatsLink, NatsTls, Proof, Told, address_problem, is_word};
 
 /// An agent's configuration.
 #[derive(Clone, Debug)]
@@ -63,6 +64,14 @@ struct WrittenNats {
     #[serde(default)]
     credentials_file: Option<PathBuf>,
     #[serde(default)]
+    nkey_file: Option<PathBuf>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    password_file: Option<PathBuf>,
+    #[serde(default)]
+    token_file: Option<PathBuf>,
+    #[serde(default)]
     tls: NatsTls,
 }
 
@@ -109,18 +118,11 @@ impl Settings {
     fn read(text: &str, base: &Path) -> anyhow::Result<Self> {
         let written: Written = serde_saphyr::from_str(text)?;
         ensure!(is_word(&written.name), "`name` takes letters, digits, `-` and `_`");
-        let urls = match written.nats.url {
-            Urls::One(url) => vec![url],
-            Urls::Many(urls) => urls,
-        };
-        ensure!(!urls.is_empty() && urls.iter().all(|url| is_address(url)), "`nats.url`: write nats://HOST:4222, or tls://HOST:4222");
-        ensure!(written.nats.tls.is_whole(), "`nats.tls`: `cert_file` and `key_file` belong together");
+        let link = written.nats.link(base, format!("{}.agent.{}.inbox", written.prefix, written.name))?;
         ensure!(!written.servers.is_empty(), "`servers` is empty: name the public key of the server whose orders are obeyed");
         if let Some(program) = written.programs.iter().find(|program| !program.is_absolute()) {
             bail!("`programs`: {} is no absolute path", program.display());
         }
-        let link =
-            NatsLink { urls, credentials: written.nats.credentials_file.map(|path| base.join(path)), tls: written.nats.tls.at(base) };
         let target = |(name, target): (String, WrittenTarget)| (name.clone(), Target { name, kind: target.kind, fields: target.fields });
         Ok(Self {
             name: written.name,
@@ -137,6 +139,36 @@ impl Settings {
             targets: written.targets.into_iter().map(target).collect(),
             level: written.level,
         })
+    }
+}
+
+impl WrittenNats {
+    /// Answers come back to `inbox`, among the agent's own subjects, so that it needs to hear no others.
+    fn link(self, base: &Path, inbox: String) -> anyhow::Result<NatsLink> {
+        let urls = match self.url {
+            Urls::One(url) => vec![url],
+            Urls::Many(urls) => urls,
+        };
+        ensure!(!urls.is_empty(), "`nats.url` is empty");
+        if let Some((problem, help)) = urls.iter().find_map(|url| address_problem(url)) {
+            bail!("`nats.url`: {problem}: {help}");
+        }
+        ensure!(self.tls.is_whole(), "`nats.tls`: `cert_file` and `key_file` belong together");
+        let secret = |file: Option<PathBuf>| -> anyhow::Result<Option<SecretString>> {
+            let Some(file) = file.map(|file| base.join(file)) else { return Ok(None) };
+            let text = fs::read_to_string(&file).with_context(|| format!("cannot read the secret's file {}", file.display()))?;
+            ensure!(!text.trim().is_empty(), "the secret's file {} is empty", file.display());
+            Ok(Some(text.trim().to_owned().into()))
+        };
+        let told = Told {
+            credentials: self.credentials_file.map(|file| base.join(file)),
+            nkey: self.nkey_file.map(|file| base.join(file)),
+            user: self.user,
+            password: secret(self.password_file)?,
+            token: secret(self.token_file)?,
+        };
+        let proof = Proof::of(told).map_err(|help| anyhow::anyhow!("`nats`: {help}"))?;
+        Ok(NatsLink { urls, proof, tls: self.tls.at(base), inbox: Some(inbox) })
     }
 }
 
@@ -159,6 +191,8 @@ mod tests {
         for (from, to, word) in [
             ("name: edge-1", "name: edge.1", "`name`"),
             ("nats://nats.internal:4222", "http://nats.internal", "nats.url"),
+            ("nats://nats.internal:4222", "nats://ann:s3cret@nats.internal:4222", "password_file"),
+            ("  url: nats://nats.internal:4222", "  url: nats://nats.internal:4222\n  user: ann", "belong together"),
             ("servers: [orders.pub]", "servers: []", "`servers` is empty"),
             ("programs: [/usr/bin/df]", "programs: [df]", "no absolute path"),
             ("actions:", "acts:", "acts"),

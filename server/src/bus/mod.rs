@@ -1,6 +1,7 @@
 //! NATS: messages in, lifecycle events out, requests for runs, and deliveries kept on a stream. The database stays the truth.
 
 mod commands;
+mod connect;
 mod delivered;
 mod gaps;
 mod inbound;
@@ -10,23 +11,23 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
+use async_nats::Client;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions};
 use domain::event::{Delivery, NewEvent, Sighting, Status};
 use jiff::Timestamp;
 
 use crate::config::NatsLink;
+use connect::Refused;
 
 pub(crate) use commands::{Call, Commands};
+pub(crate) use connect::connect;
 pub(crate) use delivered::{Intake, Taker};
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::Outbound;
 
 /// The oldest server whose answers async-nats reads, and the first whose consumers take several filters.
 const OLDEST: (u64, u64) = (2, 10);
-/// A server that does not answer within this time is away.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Waits between two tries to reach the server or its stream.
 const RECONNECT: Duration = Duration::from_secs(2);
 
@@ -59,12 +60,13 @@ pub(crate) struct Link(Arc<Shared>);
 struct Shared {
     settings: NatsLink,
     client: tokio::sync::Mutex<Option<Client>>,
+    refused: Refused,
     state: BusState,
 }
 
 impl Link {
     pub(crate) fn new(settings: NatsLink) -> Self {
-        Self(Arc::new(Shared { settings, client: tokio::sync::Mutex::new(None), state: BusState::default() }))
+        Self(Arc::new(Shared { settings, client: tokio::sync::Mutex::new(None), refused: Refused::default(), state: BusState::default() }))
     }
 
     /// What is wrong with it, for `/health`.
@@ -81,34 +83,21 @@ impl Link {
         if let Some(client) = held.as_ref() {
             // What is sent to a connection that is down would go out much later, behind newer things.
             if client.connection_state() != State::Connected {
-                bail!("not connected to {}", self.0.settings.urls.join(", "));
+                let told = self.0.refused.get();
+                if told.is_some() {
+                    // It goes on trying with what it read once: the next connection reads the files again.
+                    *held = None;
+                }
+                let why = told.map(|told| format!(": {told}")).unwrap_or_default();
+                bail!("not connected to {}{why}", self.0.settings.urls.join(", "));
             }
             check_version(&client.server_info().version)?;
             return Ok(client.clone());
         }
-        let client = connect(&self.0.settings).await?;
+        let client = connect::connect_telling(&self.0.settings, self.0.refused.clone()).await?;
         check_version(&client.server_info().version)?;
         Ok(held.insert(client).clone())
     }
-}
-
-/// A fresh connection. It finds its way back by itself when the server was away.
-///
-/// # Errors
-/// If the server cannot be reached, or refuses us.
-pub(crate) async fn connect(settings: &NatsLink) -> anyhow::Result<Client> {
-    let mut options = ConnectOptions::new().name("watchkeeper").connection_timeout(PATIENCE).request_timeout(Some(PATIENCE));
-    options = options.reconnect_delay_callback(|attempt| Duration::from_millis(100 * u64::try_from(attempt.min(20)).unwrap_or(20)));
-    if let Some(file) = &settings.credentials {
-        options = options.credentials_file(file).await.with_context(|| format!("cannot read {}", file.display()))?;
-    }
-    if let Some(file) = &settings.tls.ca_file {
-        options = options.add_root_certificates(file.clone());
-    }
-    if let (Some(cert), Some(key)) = (&settings.tls.cert_file, &settings.tls.key_file) {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    options.connect(settings.urls.clone()).await.context("cannot connect")
 }
 
 /// Whether a server is new enough.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use domain::rules::problem::suggest;
 use domain::rules::tree::Node;
 use schemars::JsonSchema;
+use secrecy::SecretString;
 use serde::Deserialize;
 use webhook_gateway::SourceTable;
 use webhook_gateway::sources::generic::GenericMap;
 
-use super::link::{NatsLink, NatsTls, is_address, is_word};
+use super::link::{NatsLink, NatsTls, Proof, Told, address_problem, is_word};
 use super::one_or_many::OneOrMany;
 use super::part::Sections;
 
@@ -122,6 +123,20 @@ pub(super) struct Written {
     /// A credentials file, as `nsc` and `nats` make them.
     #[serde(default)]
     credentials_file: Option<PathBuf>,
+    /// A file with the seed of an nkey.
+    #[serde(default)]
+    nkey_file: Option<PathBuf>,
+    /// The user, with `password_file`.
+    #[serde(default)]
+    user: Option<String>,
+    /// The user's password.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    password: Option<SecretString>,
+    /// A token.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    token: Option<SecretString>,
     /// Which messages are events, by the name of the source (of kind `generic`) whose `map` reads them.
     #[serde(default)]
     subscriptions: BTreeMap<String, WrittenSubscription>,
@@ -153,13 +168,14 @@ struct WrittenSubscription {
 pub(super) struct NatsDraft {
     node: Node,
     written: Written,
+    proof: Proof,
     ingest: Option<Ingest>,
 }
 
 impl NatsConfig {
     pub(super) fn read(cx: &mut Sections<'_, '_, '_>) -> Option<NatsDraft> {
         let ingest = cx.value::<Ingest>("ingest");
-        let Some((node, written)) = cx.value::<Written>("nats") else {
+        let Some((node, mut written)) = cx.value::<Written>("nats") else {
             if let Some((node, _)) = ingest.filter(|(_, ingest)| ingest.via == Via::Jetstream) {
                 let help = "say where it is: `nats: { url: nats://HOST:4222 }`".to_owned();
                 cx.report().add(node.find(&["via"]).at, "there is no NATS to keep deliveries", help);
@@ -169,10 +185,24 @@ impl NatsConfig {
         if let Some((node, ingest)) = &ingest {
             token(cx, node.find(&["stream"]), &ingest.stream);
         }
-        if written.url.0.is_empty() || !written.url.0.iter().all(|url| is_address(url)) {
-            let help = "write nats://HOST:4222, or tls://HOST:4222".to_owned();
-            cx.report().add(node.find(&["url"]).at, "this is no address of a NATS server", help);
+        let missing = written.url.0.is_empty().then_some("").into_iter();
+        for (problem, help) in missing.chain(written.url.0.iter().map(String::as_str)).filter_map(address_problem) {
+            // A line with a secret in it is not shown.
+            let at = node.find(&["url"]).at;
+            let secret = written.url.0.iter().any(|url| url.contains('@'));
+            if secret { cx.report().add_unseen(at, problem, help.to_owned()) } else { cx.report().add(at, problem, help.to_owned()) }
         }
+        let told = Told {
+            credentials: written.credentials_file.take().map(|path| cx.base.join(path)),
+            nkey: written.nkey_file.take().map(|path| cx.base.join(path)),
+            user: written.user.take(),
+            password: written.password.take(),
+            token: written.token.take(),
+        };
+        let proof = Proof::of(told).unwrap_or_else(|help| {
+            cx.report().add(node.at, "this does not say who we are to NATS", help.to_owned());
+            Proof::None
+        });
         for (source, subscription) in &written.subscriptions {
             let node = node.find(&["subscriptions", source]);
             token(cx, node.find(&["stream"]), &subscription.stream);
@@ -201,7 +231,7 @@ impl NatsConfig {
             token(cx, node.find(&["publish", "stream"]), &publish.stream);
         }
         let ingest = ingest.map(|(_, ingest)| ingest).filter(|ingest| ingest.via == Via::Jetstream);
-        Some(NatsDraft { node, written, ingest })
+        Some(NatsDraft { node, written, proof, ingest })
     }
 }
 
@@ -212,7 +242,7 @@ impl NatsDraft {
 
     /// Finds the mapping of every subscription.
     pub(super) fn joined(self, cx: &mut Sections<'_, '_, '_>, sources: &SourceTable) -> NatsConfig {
-        let Self { node, written, ingest } = self;
+        let Self { node, written, proof, ingest } = self;
         let declared =
             cx.written("sources").map(|node| node.entries().iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()).unwrap_or_default();
         let mut subscriptions = BTreeMap::new();
@@ -233,11 +263,7 @@ impl NatsDraft {
             let durable = subscription.durable.unwrap_or_else(|| format!("watchkeeper-{}", source.replace('.', "-")));
             subscriptions.insert(source, Subscription { stream: subscription.stream, subjects: subscription.subjects.0, durable, map });
         }
-        let link = NatsLink {
-            urls: written.url.0,
-            credentials: written.credentials_file.map(|path| cx.base.join(path)),
-            tls: written.tls.at(cx.base),
-        };
+        let link = NatsLink { urls: written.url.0, proof, tls: written.tls.at(cx.base), inbox: None };
         NatsConfig { link, subscriptions, publish: written.publish, commands: written.commands, ingest }
     }
 }

@@ -10,7 +10,7 @@ use domain::rules::tree::{Data, Node, Pos};
 use secrecy::SecretString;
 
 /// The keys whose values are secrets. Each may be written as `NAME_file` instead, with the path of a file that holds it.
-pub(super) const SECRET_KEYS: [&str; 6] = ["bearer", "bot_token", "metrics_token", "password", "secret", "signing_secret"];
+pub(super) const SECRET_KEYS: [&str; 7] = ["bearer", "bot_token", "metrics_token", "password", "secret", "signing_secret", "token"];
 /// Sections whose values from the environment are secrets in parts: an address with a password or a token in it.
 const SECRET_SECTIONS: [&str; 2] = ["heartbeat", "store"];
 

@@ -17,7 +17,7 @@ pub(crate) use agents::AgentsConfig;
 pub(crate) use bus::{Commands, Ingest, NatsConfig, Publish, Subscription};
 pub(crate) use chat::{DiscordConfig, SlackConfig};
 pub(crate) use fill::{Lookup, environment};
-pub(crate) use link::{NatsLink, NatsTls, is_address, is_word};
+pub(crate) use link::{NatsLink, NatsTls, Proof, Told, address_problem, is_word};
 pub(crate) use operations::{AuditConfig, HeartbeatConfig, LogConfig, LogFormat, TelemetryConfig};
 pub(crate) use schema::json_schema;
 pub(crate) use server::ServerConfig;

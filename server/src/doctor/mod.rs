@@ -1,5 +1,6 @@
 //! What `watchkeeper doctor` looks at: everything that a running server will need, asked for beforehand and without changing anything.
 
+mod agents;
 mod bus;
 mod certificate;
 mod chats;
@@ -72,7 +73,9 @@ impl Findings {
 
 /// Looks at everything that `config` names, part by part; one that takes long holds up no other.
 pub(crate) async fn examine(config: &Config) -> Vec<Finding> {
-    let (store, bus, chats, server) = tokio::join!(store::look(config), bus::look(config), chats::look(config), house::server(config));
-    let parts = [house::configuration(config), house::keys(config), store, disk::look(config), bus, chats, house::targets(config), server];
+    let (store, bus, agents, chats, server) =
+        tokio::join!(store::look(config), bus::look(config), agents::look(config), chats::look(config), house::server(config));
+    let parts =
+        [house::configuration(config), house::keys(config), store, disk::look(config), bus, agents, chats, house::targets(config), server];
     parts.into_iter().flat_map(|part| part.all).collect()
 }

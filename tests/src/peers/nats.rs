@@ -13,6 +13,7 @@ use crate::{Cmd, Proc, free_port, http, temp_dir, tools};
 pub struct Nats {
     proc: Proc,
     dir: TempDir,
+    host: String,
     port: u16,
     monitor: u16,
 }
@@ -25,19 +26,24 @@ impl Nats {
 
     /// A server with more lines in its configuration, for example `authorization { token: s3cret }`.
     pub async fn with_config(lines: &str) -> anyhow::Result<Self> {
+        Self::at("127.0.0.1", lines).await
+    }
+
+    /// The same, on another address of this host.
+    pub async fn at(host: &str, lines: &str) -> anyhow::Result<Self> {
         let dir = temp_dir("nats")?;
         let (port, monitor) = (free_port(), free_port());
         let store = dir.path().join("store");
         let config =
-            format!("listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n", store.display());
+            format!("listen: {host}:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n", store.display());
         fs::write(dir.path().join("nats.conf"), config)?;
         let proc = launch(&dir, monitor).await?;
-        Ok(Self { proc, dir, port, monitor })
+        Ok(Self { proc, dir, host: host.to_owned(), port, monitor })
     }
 
     /// The address for clients.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.host, self.port)
     }
 
     /// The address of the monitoring endpoints (`/varz`, `/jsz`).

@@ -1,6 +1,7 @@
 //! The JSON API: one file per resource. Reads ask the store; whatever changes something is an act in the inbox, like a button press.
 
 mod acts;
+mod agents;
 mod approvals;
 mod audit;
 mod automation;
@@ -29,6 +30,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(events::routes())
         .merge(audit::routes())
         .merge(tokens::routes())
+        .merge(agents::routes())
         .merge(stream::routes());
     Router::new().nest("/api/v1", v1)
 }

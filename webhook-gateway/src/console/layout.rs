@@ -22,6 +22,7 @@ pub(super) fn page(viewer: &Viewer, here: &str, title: &str, main: &Markup) -> R
                 a.brand href="/incidents" { img src="/assets/icon.svg" alt=""; "Watchkeeper" }
                 nav {
                     (entry("/incidents", "Incidents")) (entry("/approvals", "Approvals")) (entry("/runs", "Runs"))
+                    @if viewer.agents { (entry("/agents", "Agents")) }
                     @if viewer.may_audit { (entry("/audit", "Audit")) }
                 }
                 div.who {

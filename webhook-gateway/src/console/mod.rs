@@ -4,6 +4,7 @@
 
 mod account;
 mod acts;
+mod agents;
 mod approvals;
 mod assets;
 mod audit;
@@ -46,6 +47,7 @@ pub(crate) fn routes() -> Router<App> {
         .merge(incident::routes())
         .merge(approvals::routes())
         .merge(run::routes())
+        .merge(agents::routes())
         .merge(audit::routes())
         .merge(acts::routes())
         .merge(live::routes())

@@ -32,6 +32,8 @@ pub(super) struct Viewer {
     pub(super) csrf: String,
     /// Whether they may read the audit log.
     pub(super) may_audit: bool,
+    /// Whether there are agents to show.
+    pub(super) agents: bool,
 }
 
 /// Why somebody is not let in: a page sends them to sign in, a form or a stream gets a plain refusal.
@@ -56,7 +58,7 @@ impl FromRequestParts<App> for Viewer {
             return Err(ApiError::Forbidden { code: "no_right".to_owned(), detail }.into_response());
         }
         let may_audit = rules.people.has(&principal, Right::Audit);
-        Ok(Self { principal, session: session.id, csrf: session.csrf, may_audit })
+        Ok(Self { principal, session: session.id, csrf: session.csrf, may_audit, agents: app.agents.is_some() })
     }
 }
 

@@ -106,6 +106,7 @@ impl World {
             reload: Arc::new(|| Box::pin(async { Err("deploy.yaml:3: no such channel".to_owned()) })),
             stopping: stopping.clone(),
             ops_only: false,
+            agents: None,
         }
         .router();
         Self { store, clock, rules, router, stopping, _dir: dir }

@@ -5,7 +5,7 @@ pub(crate) mod automation;
 pub(crate) mod incident;
 pub(crate) mod run;
 pub(crate) mod runbook;
-mod table;
+pub(super) mod table;
 pub(crate) mod token;
 
 use std::path::PathBuf;

@@ -7,7 +7,7 @@ use serde_json::Value;
 const CELL: usize = 100;
 
 /// A table with a header.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return "Nothing.".to_owned();
     }
@@ -27,12 +27,12 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// The items of a list.
-pub(super) fn items(answer: &Value) -> &[Value] {
+pub(crate) fn items(answer: &Value) -> &[Value] {
     answer["items"].as_array().map_or(&[], Vec::as_slice)
 }
 
 /// A field as text.
-pub(super) fn text(value: &Value, field: &str) -> String {
+pub(crate) fn text(value: &Value, field: &str) -> String {
     match &value[field] {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -1,0 +1,96 @@
+//! Agents that are cut off in the middle of an order: in a network namespace of their own whose cable is pulled out, so that packets vanish.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::ensure;
+use harness::Netns;
+use harness::peers::Nats;
+use harness::world::{Alert, SOON};
+use serde_json::json;
+
+use crate::agents::{Cable, begun, plan_over};
+
+/// What is between the agent and NATS.
+enum Wire {
+    Namespace(Netns),
+    /// Where namespaces are not permitted: a proxy that closes its connections.
+    Proxy(Cable),
+}
+
+impl Wire {
+    /// NATS and the wire to it.
+    async fn lay() -> anyhow::Result<(Nats, Self)> {
+        match Netns::new().await {
+            Ok(netns) => Ok((Nats::at(&netns.host(), "").await?, Self::Namespace(netns))),
+            Err(why) => {
+                eprintln!("no network namespace here, so connections are closed by a proxy instead of vanishing: {why:#}");
+                let nats = Nats::start().await?;
+                let cable = Cable::lay(&nats.url()).await?;
+                Ok((nats, Self::Proxy(cable)))
+            }
+        }
+    }
+
+    async fn cut(&self, out: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Namespace(netns) if out => netns.cut().await,
+            Self::Namespace(netns) => netns.mend().await,
+            Self::Proxy(cable) => {
+                cable.cut.store(out, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    fn prefix(&self) -> Vec<String> {
+        if let Self::Namespace(netns) = self { netns.prefix() } else { vec![] }
+    }
+
+    fn url(&self, nats: &Nats) -> String {
+        if let Self::Proxy(cable) = self { cable.url.clone() } else { nats.url() }
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_ends_while_its_agent_is_cut_off_is_told_afterwards() -> anyhow::Result<()> {
+    let (nats, wire) = Wire::lay().await?;
+    let (plan, mut edge, ledger) =
+        plan_over(&json!({ "url": nats.url() }), &json!({ "url": wire.url(&nats) }), &["sleep", "3"], "60s").await?;
+    edge.prefix = wire.prefix();
+    edge.start()?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    wire.cut(true).await?;
+    // It ends while nobody can be told.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let runs = world.runs().await?;
+    ensure!(runs.iter().all(|run| run["state"] == "running"), "nobody knows yet: {runs:?}");
+    wire.cut(false).await?;
+    world.run_in("succeeded", SOON * 2).await?;
+    assert_eq!(ledger.lines(), ["sleep 3"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_stays_cut_off_leaves_a_question_and_its_late_answer_counts() -> anyhow::Result<()> {
+    let (nats, wire) = Wire::lay().await?;
+    let (plan, mut edge, ledger) =
+        plan_over(&json!({ "url": nats.url() }), &json!({ "url": wire.url(&nats) }), &["sleep", "3"], "6s").await?;
+    edge.prefix = wire.prefix();
+    edge.start()?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    wire.cut(true).await?;
+    let run = world.run_in("unknown", SOON * 2).await?;
+    ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
+    assert_eq!(ledger.lines(), ["sleep 3"]);
+    // It was cut off for longer than a connection lives: the agent makes a new one, and tells what it had done.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    wire.cut(false).await?;
+    world.run_in("succeeded", SOON * 4).await?;
+    assert_eq!(ledger.lines(), ["sleep 3"]);
+    Ok(())
+}
