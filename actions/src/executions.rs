@@ -1,8 +1,12 @@
-//! Commands that outlive the server. Each is carried out by a [shim](crate::shim) of its own in a folder of its own; a server that starts again takes
-//! up what is under way and what ended meanwhile.
+//! Commands that outlive the server. Each is carried out by a [shim](crate::shim) in a folder of its own; a server that starts again takes up what is under
+//! way and what ended meanwhile.
 //!
-//! The order of things is the promise: the shim is started and waits; its process id is stored with the attempt; only then it is told what to do. So
-//! an attempt without a stored process never began, and one with it is found again by process id and start time, or by its result.
+//! The order of things is the promise: a shim waits; its process id is stored with the attempt; only then it is told what to do, and it leaves a mark before
+//! it does it. So an attempt without a stored process never began, one without the mark whose shim is gone never will, and any other is found again
+//! by process id and start time, or by its result.
+//!
+//! A shim carries out one command after the other. So a process id means an execution only while that has no result, and whoever wants an execution to
+//! end says so in its folder: what the shim does instead by then is not touched.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,21 +14,18 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::action::ActionCx;
 use domain::canonical::digest;
 use domain::run::{Execution, Fence};
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
 
 use crate::proc::{Stat, boot_id};
-use crate::program::{ENVIRONMENT, Finished, Invocation, ProgramError};
+use crate::program::{Finished, Invocation, ProgramError};
 use crate::shim::{self, Order};
+use crate::shims::Shims;
 
 /// The highest fence that was seen of each target.
 const FENCES: &str = "fences.json";
@@ -32,6 +33,8 @@ const FENCES: &str = "fences.json";
 const ABOUT: &str = "about.json";
 /// How often a shim of an earlier start is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often a shim is told to stop until it has.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the shims of earlier runs on a target get to end: the command's own grace, and some.
 const OLDER_END: Duration = Duration::from_secs(20);
 
@@ -39,7 +42,7 @@ const OLDER_END: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Executions {
     folder: PathBuf,
-    shim: Vec<OsString>,
+    shims: Arc<Shims>,
     fences: Mutex<()>,
 }
 
@@ -53,20 +56,20 @@ struct About {
 }
 
 impl Executions {
-    /// Keeps executions in this folder. `shim` is the program, and its arguments, that calls [`crate::shim::run`].
+    /// Keeps executions in this folder. `shim` is the program, and its arguments, that calls [`crate::shim::run`]; inside a runtime one is started ahead.
     ///
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(folder: &Path, shim: Vec<OsString>) -> io::Result<Executions> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Executions { folder: folder.to_owned(), shim, fences: Mutex::default() })
+        Ok(Executions { folder: folder.to_owned(), shims: Shims::new(shim), fences: Mutex::default() })
     }
 
     /// Runs a command to its end, or takes up the one that `cx` says to resume. Dropping the future leaves the command alone; when the run is
     /// cancelled it is ended.
     pub(crate) async fn run(&self, cx: &ActionCx, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
         match &cx.resume {
-            Some(known) => self.take_up(cx, known, &what).await,
+            Some(known) => self.take_up(cx, known, what, limit).await,
             None => self.begin(cx, what, limit).await,
         }
     }
@@ -79,8 +82,13 @@ impl Executions {
 
     /// Removes an execution's folder.
     pub(crate) fn forget(&self, id: &str) {
-        if let Some(folder) = self.folder_of(id)
-            && let Err(error) = fs::remove_dir_all(&folder)
+        let Some(folder) = self.folder_of(id) else { return };
+        // First what names its shim, which may do something else by now.
+        let gone = fs::remove_file(folder.join(ABOUT)).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        });
+        if let Err(error) = gone.and_then(|()| fs::remove_dir_all(&folder))
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(%error, folder = %folder.display(), "an execution's folder cannot be removed");
@@ -94,80 +102,98 @@ impl Executions {
             self.raise(&target.name, fence).map_err(not_started)?;
             self.end_older(&target.name, fence).await.map_err(not_started)?;
         }
-        // Whatever is there was never told to do anything: no intent was stored for it.
+        // Whatever is there was never told to do anything: no intent was stored for it, or its shim left no mark.
         self.forget(&cx.execution);
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(not_started)?;
-        let (mut child, stat) = self.spawn().map_err(not_started)?;
-        let about =
-            About { target: cx.target.as_ref().map(|target| target.name.clone()), fence: cx.fence, pid: stat.pid, began: stat.start };
-        let told = about.write(&folder);
         let boot = boot_id().map_err(not_started)?;
-        told.map_err(not_started)?;
-        let execution = Execution { id: cx.execution.clone(), boot, pid: stat.pid, began: stat.start, digest: digest(&what).to_string() };
-        // From here on a crash leaves a stored attempt that is found by its shim.
-        cx.host.intend(&execution).await.map_err(|problem| not_started(io::Error::other(problem)))?;
-        let program = what.program.clone();
+        let (program, digest) = (what.program.clone(), digest(&what).to_string());
+        let not_started = |error: io::Error| ProgramError::NotStarted { program: program.display().to_string(), error };
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let order = shim::encode(&Order { folder: folder.clone(), what, limit_ms });
-        let given = async {
-            let mut pipe = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-            pipe.write_all(&order?).await
-        };
-        // A shim that did not get all of its order does nothing.
-        given.await.map_err(|error| ProgramError::NotStarted { program: program.display().to_string(), error })?;
-        let end = async {
-            // How the shim ended says nothing: its result does.
-            drop(child.wait().await);
-        };
-        self.until(cx, stat, end).await;
-        finished(&folder, &program)
+        let order = shim::encode(&Order { folder: folder.clone(), what, limit_ms }).map_err(not_started)?;
+        // One that waits may die before it hears of its order; then nothing has happened, and a new one gets it.
+        for fresh in [false, true] {
+            let mut shim = if fresh { self.shims.start() } else { self.shims.take() }.map_err(not_started)?;
+            let about = About {
+                target: cx.target.as_ref().map(|target| target.name.clone()),
+                fence: cx.fence,
+                pid: shim.stat.pid,
+                began: shim.stat.start,
+            };
+            about.write(&folder).map_err(not_started)?;
+            if let (Some(target), Some(fence)) = (&cx.target, cx.fence) {
+                // A later run that came meanwhile either is seen here or saw what was just written.
+                self.raise(&target.name, fence).map_err(not_started)?;
+            }
+            let execution = Execution {
+                id: cx.execution.clone(),
+                boot: boot.clone(),
+                pid: shim.stat.pid,
+                began: shim.stat.start,
+                digest: digest.clone(),
+            };
+            // From here on a crash leaves a stored attempt that is found by its shim.
+            cx.host.intend(&execution).await.map_err(|problem| not_started(io::Error::other(problem)))?;
+            shim.give(&order).await;
+            let stat = shim.stat;
+            let mut waits = false;
+            self.until(cx, &folder, stat, async { waits = shim.ended(&folder).await }).await;
+            if waits {
+                self.shims.give_back(shim);
+            }
+            if !never_began(&folder) {
+                return finished(&folder, &program);
+            }
+        }
+        Err(not_started(io::Error::other("its shim ended before it began")))
     }
 
-    async fn take_up(&self, cx: &ActionCx, known: &Execution, what: &Invocation) -> Result<Finished, ProgramError> {
+    async fn take_up(&self, cx: &ActionCx, known: &Execution, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
         let lost = |problem: &str| ProgramError::Lost(problem.to_owned());
         let folder = self.folder_of(&known.id).ok_or_else(|| lost("its name is not one of ours"))?;
-        if digest(what).to_string() != known.digest {
+        if digest(&what).to_string() != known.digest {
             return Err(lost("what was begun is not what the plan says now"));
         }
         let this_boot = boot_id().is_ok_and(|boot| boot == known.boot);
-        if let Some(shim) = Stat::of(known.pid).filter(|stat| this_boot && stat.is(known.pid, known.began)) {
+        let under_way = || Stat::of(known.pid).filter(|now| this_boot && now.is(known.pid, known.began) && !shim::is_over(&folder));
+        if let Some(shim) = under_way() {
             let end = async {
                 // It is no child of this process, so nobody tells.
-                while Stat::of(shim.pid).is_some_and(|now| now.is(shim.pid, shim.start)) {
+                while under_way().is_some() {
                     tokio::time::sleep(LOOK).await;
                 }
             };
-            self.until(cx, shim, end).await;
+            self.until(cx, &folder, shim, end).await;
         }
         match finished(&folder, &what.program) {
             Err(ProgramError::Lost(_)) if !this_boot => Err(lost("the host was started anew while it was under way")),
+            // Its order was never taken, and with its shim it is gone.
+            Err(ProgramError::Lost(_)) if known.id == cx.execution && never_began(&folder) => {
+                if limit.is_zero() {
+                    let error = io::Error::other("the server stopped before it began, and its time is over");
+                    return Err(ProgramError::NotStarted { program: what.program.display().to_string(), error });
+                }
+                self.begin(cx, what, limit).await
+            }
             finished => finished,
         }
     }
 
-    /// Until the shim has ended, which `end` tells. A cancelled run ends it.
-    async fn until(&self, cx: &ActionCx, shim: Stat, end: impl Future<Output = ()>) {
+    /// Until the execution has ended, which `end` tells. A cancelled run ends it.
+    async fn until(&self, cx: &ActionCx, folder: &Path, shim: Stat, end: impl Future<Output = ()>) {
         tokio::pin!(end);
         tokio::select! {
             () = &mut end => return,
-            () = cx.host.cancelled() => shim.signal(Signal::TERM),
+            () = cx.host.cancelled() => {}
         }
-        end.await;
-    }
-
-    fn spawn(&self) -> io::Result<(Child, Stat)> {
-        let (program, args) = self.shim.split_first().ok_or(io::ErrorKind::NotFound)?;
-        #[expect(clippy::disallowed_methods, reason = "the one home of starting shims: our own program, nothing in its environment")]
-        let mut command = Command::new(program);
-        command.args(args).env_clear().envs(ENVIRONMENT).current_dir("/");
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let pid = child.id().and_then(|id| i32::try_from(id).ok()).ok_or(io::ErrorKind::NotFound)?;
-        // It is not reaped, so its id is its own.
-        match Stat::of(pid) {
-            Some(stat) => Ok((child, stat)),
-            None => {
-                drop(child.stdin.take());
-                Err(io::Error::other("the shim cannot be found in /proc"))
+        let mut again = tokio::time::interval(ASK_AGAIN);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                _ = again.tick() => {
+                    if let Err(error) = stop(folder, shim) {
+                        tracing::error!(%error, folder = %folder.display(), "a command cannot be told to stop: trying again");
+                    }
+                }
             }
         }
     }
@@ -196,24 +222,26 @@ impl Executions {
 
     /// Ends what earlier runs still do on a target; nothing begins before it is gone.
     async fn end_older(&self, target: &str, fence: Fence) -> io::Result<()> {
-        let older = || {
-            let about = |id: String| About::read(&self.folder.join(id)).filter(|about| about.target.as_deref() == Some(target));
-            let late = |about: &About| about.fence.is_none_or(|other| other < fence);
-            let alive = |about: About| Stat::of(about.pid).filter(|stat| stat.is(about.pid, about.began));
-            self.kept().into_iter().filter_map(about).filter(late).filter_map(alive).collect::<Vec<Stat>>()
+        let late = |about: &About| about.target.as_deref() == Some(target) && about.fence.is_none_or(|other| other < fence);
+        let older = |id: String| {
+            let folder = self.folder.join(id);
+            let about = About::read(&folder).filter(late).filter(|_| !shim::is_over(&folder))?;
+            Stat::of(about.pid).filter(|stat| stat.is(about.pid, about.began)).map(|stat| (folder, stat))
         };
         let ended = async {
             loop {
-                let left = older();
+                let left: Vec<(PathBuf, Stat)> = self.kept().into_iter().filter_map(older).collect();
                 if left.is_empty() {
-                    return;
+                    return Ok(());
                 }
-                left.iter().for_each(|shim| shim.signal(Signal::TERM));
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                for (folder, shim) in left {
+                    stop(&folder, shim)?;
+                }
+                tokio::time::sleep(LOOK).await;
             }
         };
         let told = tokio::time::timeout(OLDER_END, ended).await;
-        told.map_err(|_| io::Error::other(format!("an earlier run's command on {target} does not end: look at it on the host")))
+        told.map_err(|_| io::Error::other(format!("an earlier run's command on {target} does not end: look at it on the host")))?
     }
 
     /// Names come from ids of ours; anything else is refused, not cleaned.
@@ -233,6 +261,18 @@ impl About {
     fn read(folder: &Path) -> Option<About> {
         serde_json::from_slice(&fs::read(folder.join(ABOUT)).ok()?).ok()
     }
+}
+
+/// Whether nothing of the execution ever happened, now that its shim is gone. Of a folder that is not whole nobody can say so.
+fn never_began(folder: &Path) -> bool {
+    About::read(folder).is_some() && shim::never_began(folder)
+}
+
+/// Asks for the end of the execution in this folder, and only for that.
+fn stop(folder: &Path, shim: Stat) -> io::Result<()> {
+    shim::ask_to_stop(folder)?;
+    shim.signal(shim::LOOK);
+    Ok(())
 }
 
 fn finished(folder: &Path, program: &Path) -> Result<Finished, ProgramError> {

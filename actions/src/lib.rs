@@ -13,6 +13,7 @@ mod proc;
 mod program;
 mod service;
 pub mod shim;
+mod shims;
 pub mod supervisor;
 #[cfg(test)]
 mod tests;

@@ -91,6 +91,32 @@ pub(crate) fn descendants(all: &[Stat], pid: i32) -> BTreeSet<i32> {
     }
 }
 
+/// Whether this process has no child but this one. Says no where the kernel does not tell.
+pub(crate) fn only_child(pid: i32) -> bool {
+    let others = || -> io::Result<bool> {
+        // Each thread has its own children; those that a process adopts come to its first.
+        for thread in fs::read_dir("/proc/self/task")? {
+            let children = fs::read_to_string(thread?.path().join("children"))?;
+            if children.split_whitespace().any(|child| child.parse() != Ok(pid)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    others().is_ok_and(|others| !others)
+}
+
+/// Reaps what has ended, and says whether this process has no child at all. Nobody else may be waiting for one.
+pub(crate) fn childless() -> bool {
+    loop {
+        match waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(errno) => return errno == rustix::io::Errno::CHILD,
+        }
+    }
+}
+
 /// Whether the process was started with exactly this `NAME=value`. Readable for processes of the same user.
 pub(crate) fn has_env(pid: i32, entry: &str) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

@@ -171,7 +171,9 @@ impl Group {
         };
         // What ended by itself may have left a service behind that left the group: that one stays.
         let reach = if cut.is_some() { bounds.reach } else { Reach::Group };
-        if !end_group(self.leader, reach).await {
+        // What its parent left behind becomes a child of a process that adopts: without any there is nobody, and no need to look at all of /proc.
+        let alone = cut.is_none() && bounds.reach == Reach::Descendants && proc::only_child(self.leader);
+        if !alone && !end_group(self.leader, reach).await {
             let leader = self.leader;
             return Err(ProgramError::Lost(format!("process group {leader} does not end, not even by SIGKILL: look at it on the host")));
         }

@@ -1,26 +1,37 @@
-//! `watchkeeper shim`: the small process that carries out one command and outlives the server that asked for it.
+//! `watchkeeper shim`: the small process that carries out commands, one after the other, and outlives the server that asked for them.
 //!
 //! It leads a session of its own and adopts whatever its command leaves behind, so that a crash, a stop or an update of the server changes nothing
-//! for the command. The order comes on standard input: without a whole one nothing runs. The result is a file that is either whole or not there:
-//! written, synced, renamed, and the folder synced. TERM ends the command and all of its descendants.
+//! for the command. Orders come on standard input: without a whole one nothing runs. The result is a file that is either whole or not there:
+//! written, synced, renamed, and the folder synced. TERM ends the command and all of its descendants, and the shim.
+//!
+//! It takes another order only when nothing of the last command is left; else it ends. So no command meets what an earlier one left behind, and what a
+//! command left behind on purpose is not ended with a later one.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::output::Capture;
+use crate::proc;
 use crate::program::{Bounds, Finished, How, Invocation, ProgramError, Reach, run_within};
 
 /// The argument that makes the server's program a shim.
 pub const WORD: &str = "shim";
 /// The result, in the execution's folder.
 const RESULT: &str = "result";
+/// There from just before the command is started: without it nothing of it ever happened.
+const BEGUN: &str = "begun";
+/// There if the command is to end. A signal alone could reach a shim that by now does something else.
+const STOP: &str = "stop";
 /// No order is longer: standard input for the command is at most 1 MiB.
 const MAX_ORDER: u64 = 8 * 1024 * 1024;
 
@@ -54,35 +65,72 @@ enum End {
     Lost(String),
 }
 
-/// Is a shim: reads the order, carries it out, writes the result. Call it before anything else starts threads or opens files.
+/// Is a shim: reads orders, carries them out, writes the results. Call it before anything else starts threads or opens files.
 pub fn run() -> ExitCode {
     // Led by nobody: neither the server's end nor a terminal's reaches it. Who leads a session already keeps it.
     let _leads_already = rustix::process::setsid();
     // Orphans of the command come to us, so that an end can reach those too that left its group.
     let _without_it_only_the_group_is_reached = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let Some(order) = read_order(io::stdin().lock()) else { return ExitCode::SUCCESS };
-    let folder = order.folder.clone();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return written(write_result(&folder, Err(not_started(format!("the shim has no runtime: {error}"))), Duration::ZERO)),
-    };
-    let (result, took) = runtime.block_on(carry_out(order));
-    written(write_result(&folder, result, took))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Nobody is there to be told: what did not begin has no mark, and what has no result is unknown, and the server says so.
+    match runtime.and_then(|runtime| runtime.block_on(serve())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
-fn written(done: io::Result<()>) -> ExitCode {
-    // Nobody is there to be told: without a file the outcome is unknown, and the server says so.
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// What a shim listens to besides its orders.
+struct Ears {
+    /// Ends everything.
+    term: Signal,
+    /// Says that it is to look whether its command is to end. Ignored by who does not listen yet, and by terminals of which there is none here.
+    look: Signal,
 }
 
-async fn carry_out(order: Order) -> (Result<Finished, ProgramError>, Duration) {
+async fn serve() -> io::Result<()> {
+    let mut ears = Ears { term: signal(SignalKind::terminate())?, look: signal(SignalKind::window_change())? };
+    let mut orders = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    loop {
+        let order = tokio::select! {
+            biased;
+            _ = ears.term.recv() => return Ok(()),
+            order = read_order(&mut orders) => order,
+        };
+        let Some(order) = order else { return Ok(()) };
+        // Made before anything happens, and by nobody twice.
+        File::create_new(order.folder.join(BEGUN))?;
+        let folder = order.folder.clone();
+        let (result, took) = carry_out(order, &mut ears).await;
+        let by_itself = matches!(&result, Ok(Finished { how: How::Ended(_), .. }) | Err(ProgramError::NotStarted { .. }));
+        write_result(&folder, result, took)?;
+        if !by_itself || !proc::childless() {
+            return Ok(());
+        }
+        // On a line of its own, whatever stands before it.
+        let mut out = io::stdout().lock();
+        write!(out, "\n{}\n", said(&folder))?;
+        out.flush()?;
+    }
+}
+
+/// The line by which a shim says that this execution has its result and that it takes another order.
+pub(crate) fn said(folder: &Path) -> String {
+    format!("ended {}", folder.file_name().unwrap_or_default().display())
+}
+
+async fn carry_out(order: Order, ears: &mut Ears) -> (Result<Finished, ProgramError>, Duration) {
     let began = tokio::time::Instant::now();
-    let mut term = match signal(SignalKind::terminate()) {
-        Ok(term) => term,
-        Err(error) => return (Err(not_started(format!("the shim cannot hear signals: {error}"))), Duration::ZERO),
-    };
-    let stop = async move {
-        term.recv().await;
+    let asked = order.folder.join(STOP);
+    if asked.exists() {
+        return (Err(not_started("it was stopped before it began".to_owned())), Duration::ZERO);
+    }
+    let stop = async {
+        loop {
+            tokio::select! {
+                _ = ears.term.recv() => return,
+                _ = ears.look.recv() => if asked.exists() { return },
+            }
+        }
     };
     let bounds = Bounds { limit: Duration::from_millis(order.limit_ms), stop, reach: Reach::Descendants };
     let result = run_within(order.what, bounds).await;
@@ -93,6 +141,30 @@ fn not_started(problem: String) -> ProgramError {
     ProgramError::NotStarted { program: "the command".to_owned(), error: io::Error::other(problem) }
 }
 
+/// Asks whoever carries out what is in this folder to end it. The shim looks when it is sent [`LOOK`].
+///
+/// # Errors
+/// If it cannot be written. A folder that is gone is no error: nobody does anything there.
+pub(crate) fn ask_to_stop(folder: &Path) -> io::Result<()> {
+    match File::create(folder.join(STOP)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        made => made.map(drop),
+    }
+}
+
+/// What makes a shim look whether it is to stop. One that is not so far yet ignores it, and looks before it begins.
+pub(crate) const LOOK: rustix::process::Signal = rustix::process::Signal::WINCH;
+
+/// Whether the execution in this folder is over, whatever its shim does now.
+pub(crate) fn is_over(folder: &Path) -> bool {
+    folder.join(RESULT).exists()
+}
+
+/// Whether nothing of the execution in this folder has happened. Only where its shim is gone nothing will.
+pub(crate) fn never_began(folder: &Path) -> bool {
+    matches!(folder.join(BEGUN).try_exists(), Ok(false))
+}
+
 /// An order on the wire: its length in eight bytes, then JSON. Anything less is no order.
 pub(crate) fn encode(order: &Order) -> io::Result<Vec<u8>> {
     let body = serde_json::to_vec(order)?;
@@ -101,13 +173,11 @@ pub(crate) fn encode(order: &Order) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn read_order(mut from: impl Read) -> Option<Order> {
-    let mut length = [0; 8];
-    from.read_exact(&mut length).ok()?;
-    let length = u64::from_be_bytes(length);
-    let mut body = vec![];
-    from.take(length.min(MAX_ORDER)).read_to_end(&mut body).ok()?;
-    if body.len() as u64 == length { serde_json::from_slice(&body).ok() } else { None }
+async fn read_order(from: &mut (impl AsyncRead + Unpin)) -> Option<Order> {
+    let length = from.read_u64().await.ok().filter(|length| *length <= MAX_ORDER)?;
+    let mut body = vec![0; usize::try_from(length).ok()?];
+    from.read_exact(&mut body).await.ok()?;
+    serde_json::from_slice(&body).ok()
 }
 
 fn write_result(folder: &Path, result: Result<Finished, ProgramError>, took: Duration) -> io::Result<()> {
@@ -167,15 +237,20 @@ pub(crate) fn read_result(folder: &Path, program: &Path) -> io::Result<Option<Re
 mod tests {
     use super::*;
 
-    #[test]
-    fn half_an_order_is_none() {
+    #[tokio::test]
+    async fn half_an_order_is_none() {
         let what = Invocation { program: "/bin/true".into(), args: vec![], env: vec![], cwd: "/".into(), stdin: None };
         let whole = encode(&Order { folder: "/x".into(), what, limit_ms: 5 }).unwrap();
-        assert_eq!(read_order(&whole[..]).unwrap().limit_ms, 5);
-        for length in 0..whole.len() {
-            assert!(read_order(&whole[..length]).is_none(), "{length}");
+        let twice = [&whole[..], &whole[..]].concat();
+        let mut orders = &twice[..];
+        for _ in 0..2 {
+            assert_eq!(read_order(&mut orders).await.unwrap().limit_ms, 5);
         }
-        assert!(read_order(&u64::MAX.to_be_bytes()[..]).is_none());
+        assert!(read_order(&mut orders).await.is_none());
+        for length in 0..whole.len() {
+            assert!(read_order(&mut &whole[..length]).await.is_none(), "{length}");
+        }
+        assert!(read_order(&mut &u64::MAX.to_be_bytes()[..]).await.is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod library;
 mod server;
 mod service;
 mod shim;
+mod shims;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
+use crate::proc::Stat;
 use crate::{Executions, Library, Settings, Supervisor};
 
 /// A secret that the redactor knows.
@@ -48,7 +50,17 @@ struct Notes {
     intended: Mutex<Vec<Execution>>,
     /// The intent cannot be stored.
     forgetful: AtomicBool,
+    /// What becomes of the shims that are stored, one after the other; nothing when there is no more.
+    fates: Mutex<Vec<Fate>>,
     cancel: Notify,
+}
+
+/// What happens between the moment at which a shim is stored and its order.
+enum Fate {
+    /// Somebody kills it.
+    Killed,
+    /// The server gets no further.
+    Forsaken,
 }
 
 #[async_trait]
@@ -66,6 +78,12 @@ impl RunHost for Notes {
             return Err("the store is away".to_owned());
         }
         self.intended.lock().unwrap().push(execution.clone());
+        let fate = self.fates.lock().unwrap().pop();
+        match fate {
+            Some(Fate::Killed) => Stat::of(execution.pid).unwrap().signal(rustix::process::Signal::KILL),
+            Some(Fate::Forsaken) => std::future::pending().await,
+            None => {}
+        }
         Ok(())
     }
 

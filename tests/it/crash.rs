@@ -279,6 +279,44 @@ async fn a_check_tells_whether_a_lost_step_happened() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn shims_that_wait_serve_the_next_command_and_end_with_their_server() -> anyhow::Result<()> {
+    let mut plan = plan()?;
+    let ledger = plan.ledger()?;
+    let write = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": ledger.program, "args": [word] } });
+    automatic(&mut plan, &json!([write("one"), write("two"), write("three")]));
+    let mut world = plan.start().await?;
+    world.service_is(true).await?;
+    world.send(&[Alert::service_down()]).await?;
+    let run = world.run_in("succeeded", SOON).await?;
+    assert_eq!(ledger.lines(), ["one", "two", "three"]);
+    let shims: BTreeSet<i64> =
+        run["attempts"].as_array().unwrap().iter().filter_map(|attempt| attempt["place"]["execution"]["pid"].as_i64()).collect();
+    assert_eq!(shims.len(), 1, "{shims:?}");
+    let waiting = waiting_shims(world.proc()?.pid())?;
+    ensure!(shims.iter().all(|pid| waiting.contains(pid)), "{shims:?} served and {waiting:?} wait");
+    world.kill9()?;
+    eventually(SOON, async || {
+        let left: Vec<&i64> = waiting.iter().filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()).collect();
+        ensure!(left.is_empty(), "{left:?} live on");
+        Ok(())
+    })
+    .await
+}
+
+/// The children of a server that are shims.
+fn waiting_shims(server: u32) -> anyhow::Result<Vec<i64>> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{server}/task"))? {
+        for child in std::fs::read_to_string(thread?.path().join("children"))?.split_whitespace() {
+            if std::fs::read(format!("/proc/{child}/cmdline"))?.ends_with(b"\0shim\0") {
+                found.push(child.parse()?);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The shim of the only run's first step, once it is in the journal.
 async fn shim_of(world: &World) -> anyhow::Result<rustix::process::Pid> {
     eventually(SOON, async || {

@@ -34,33 +34,33 @@ fn ledger(world: &World) -> std::path::PathBuf {
 }
 
 /// Writes a line when it begins and one when it ends.
-fn slow(world: &World, seconds: &str) -> Value {
+pub(super) fn slow(world: &World, seconds: &str) -> Value {
     let script = super::script(world.dir.path(), "slow", "#!/bin/sh\necho begun >> $1; sleep $2; echo ended >> $1; echo said\n");
     json!({ "program": "/bin/sh", "args": [script, ledger(world), seconds], "env": { "MARK": world.dir.path() } })
 }
 
-fn lines(world: &World) -> Vec<String> {
+pub(super) fn lines(world: &World) -> Vec<String> {
     fs::read_to_string(ledger(world)).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-fn mark(world: &World) -> String {
+pub(super) fn mark(world: &World) -> String {
     format!("MARK={}", world.dir.path().display())
 }
 
-fn intended(world: &World) -> Execution {
+pub(super) fn intended(world: &World) -> Execution {
     world.notes.intended.lock().unwrap().last().unwrap().clone()
 }
 
-fn again(cx: &ActionCx, known: &Execution) -> ActionCx {
+pub(super) fn again(cx: &ActionCx, known: &Execution) -> ActionCx {
     ActionCx { resume: Some(known.clone()), ..cx.clone() }
 }
 
-async fn take_up(world: &World, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
+pub(super) async fn take_up(world: &World, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
     world.action("command").run(&again(cx, &intended(world)), with).await
 }
 
 /// Begins the command and leaves it as a killed server would.
-async fn begin_and_leave(world: &World, cx: &ActionCx, with: &Value) {
+pub(super) async fn begin_and_leave(world: &World, cx: &ActionCx, with: &Value) {
     let action = world.action("command");
     let begun = until("it began", || lines(world).len() == 1);
     tokio::select! {
@@ -92,12 +92,11 @@ async fn without_a_stored_intent_nothing_runs() {
     world.notes.forgetful.store(true, std::sync::atomic::Ordering::SeqCst);
     let problem = failed(world.run("command", slow(&world, "0")).await);
     assert!(problem.contains("the store is away"), "{problem}");
-    until("its shim is gone", || !crate::proc::all().iter().any(|one| one.parent == std::process::id() as i32 && is_shim(one))).await;
+    let folders = fs::read_dir(world.dir.path().join("executions")).unwrap().map(|entry| entry.unwrap().path());
+    let about: Value = folders.map(|folder| serde_json::from_slice(&fs::read(folder.join("about.json")).unwrap()).unwrap()).next().unwrap();
+    let pid = about["pid"].as_i64().unwrap() as i32;
+    until("its shim is gone", || Stat::of(pid).is_none_or(|one| !one.alive())).await;
     assert_eq!(lines(&world), Vec::<String>::new());
-}
-
-fn is_shim(one: &Stat) -> bool {
-    one.session == one.pid
 }
 
 #[tokio::test]
