@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use domain::alert::Alert;
 use domain::audit::{AuditDecision, NewAudit};
@@ -16,6 +17,8 @@ use serde_json::{Value, json};
 use store::Tx;
 
 use crate::Cx;
+use crate::claim::LEASE;
+use crate::hands::Taken;
 
 /// The state of a transaction in the making.
 pub(crate) struct Batch<'a> {
@@ -251,10 +254,25 @@ impl<'a> Batch<'a> {
             self.tx.audit(audit).await?;
         }
         let jobs: Vec<NewJob> = std::mem::take(&mut self.jobs).into_values().collect();
-        if !jobs.is_empty() {
-            self.tx.enqueue(&jobs).await?;
+        if jobs.is_empty() {
+            return self.tx.commit().await;
         }
-        self.tx.commit().await
+        let hands = &self.cx.wake.hands;
+        let (asked, mut slots) = (Instant::now(), HashMap::new());
+        let take = |job: &NewJob| {
+            let slot = if job.due_at <= self.now { hands.take(job.kind) } else { None };
+            let taken = slot.is_some();
+            slots.extend(slot.map(|slot| ((job.kind.to_owned(), job.key.clone()), slot)));
+            taken
+        };
+        let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
+        self.tx.commit().await?;
+        for row in ours {
+            if let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) {
+                hands.give(Taken { row, asked, slot });
+            }
+        }
+        Ok(())
     }
 
     fn hold(&mut self, incident: Incident) {

@@ -22,6 +22,7 @@ mod cards;
 mod carry;
 mod claim;
 mod guards;
+mod hands;
 mod jobs;
 mod journal;
 mod on_act;
@@ -78,11 +79,13 @@ impl Cx {
     }
 }
 
-/// What all workers of a process share: the call to work, the call to stop, and the budget of calls to chat platforms.
+/// What the parts of a process share with its worker: the call to work, the call to stop, the hands that are free, and the budget of calls to
+/// chat platforms.
 #[derive(Debug, Default)]
 pub struct Wake {
     pub(crate) pace: pace::Pace,
     pub(crate) under_way: carry::UnderWay,
+    pub(crate) hands: hands::Hands,
     notify: Notify,
     stopping: AtomicBool,
     stopped: Notify,

@@ -1,17 +1,19 @@
 //! The loops: decide what came in, carry out what is due. Any number of workers may share a store.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use domain::event::{Event, Payload};
+use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
 use crate::claim::{Claim, LEASE};
+use crate::hands::Taken;
 use crate::jobs::{self, Done, Job, JobError};
 use crate::{Cx, on_act, on_alert, on_heartbeat, resume};
 
@@ -34,10 +36,9 @@ const MOST_ATTEMPTS: i64 = 20;
 pub struct Worker {
     cx: Cx,
     tracker: TaskTracker,
-    slots: HashMap<&'static str, Arc<Semaphore>>,
     held: Mutex<Vec<Claim>>,
-    /// Jobs that ended, and the database did not hear it: they are given back.
-    unsettled: Mutex<Vec<Row>>,
+    /// Claims that nobody here held when the database was last asked, and those of jobs whose end could not be stored.
+    strays: Mutex<HashSet<(JobId, i64)>>,
 }
 
 /// What a settled store has no more of.
@@ -52,8 +53,7 @@ pub struct Settled {
 impl Worker {
     /// A worker over `cx`.
     pub fn new(cx: Cx) -> Self {
-        let slots = jobs::ALL.iter().map(|job| (job.kind(), Arc::new(Semaphore::new(job.at_once())))).collect();
-        Self { cx, tracker: TaskTracker::new(), slots, held: Mutex::default(), unsettled: Mutex::default() }
+        Self { cx, tracker: TaskTracker::new(), held: Mutex::default(), strays: Mutex::default() }
     }
 
     /// Runs until [`crate::Wake::stop`], then waits for what is at hand.
@@ -65,10 +65,12 @@ impl Worker {
             tracing::warn!(%error, "results of ended runs stay until the next start");
         }
         let this = Arc::new(self);
+        let taken = this.cx.wake.hands.open();
         let loops = [
             tokio::spawn(resume::keep(this.cx.clone())),
             tokio::spawn(Arc::clone(&this).events()),
             tokio::spawn(Arc::clone(&this).jobs()),
+            tokio::spawn(Arc::clone(&this).at_once(taken)),
             tokio::spawn(Arc::clone(&this).renew()),
         ];
         let mut changes = this.cx.store.changes();
@@ -137,15 +139,23 @@ impl Worker {
             let asked = Instant::now();
             match self.cx.store.claim_jobs(CLAIM, LEASE).await {
                 Ok(rows) if rows.is_empty() => self.idle().await,
-                Ok(rows) => rows.into_iter().for_each(|row| self.spawn(row, asked)),
+                Ok(rows) => rows.into_iter().for_each(|row| self.spawn(row, asked, None)),
                 Err(error) => {
                     tracing::warn!(%error, "jobs wait: the store cannot be asked");
                     tokio::time::sleep(IDLE).await;
                 }
             }
         }
+        self.cx.wake.hands.close();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Jobs that are ours since they were made.
+    async fn at_once(self: Arc<Self>, mut taken: mpsc::UnboundedReceiver<Taken>) {
+        while let Some(Taken { row, asked, slot }) = taken.recv().await {
+            self.spawn(row, asked, Some(slot));
+        }
     }
 
     async fn renew(self: Arc<Self>) {
@@ -154,7 +164,9 @@ impl Worker {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! { _ = every.tick() => {}, () = self.cx.wake.stopped() => tokio::time::sleep(IDLE / 10).await }
-            self.give_back().await;
+            if let Err(error) = self.free_strays().await {
+                tracing::warn!(%error, "claims that nobody holds could not be looked for");
+            }
             let held = lock(&self.held).clone();
             if self.cx.wake.stopping() && held.is_empty() {
                 return;
@@ -185,30 +197,29 @@ impl Worker {
         Ok(())
     }
 
-    /// Jobs whose end could not be stored are carried out again.
-    async fn give_back(&self) {
-        let unsettled = std::mem::take(&mut *lock(&self.unsettled));
-        for row in unsettled {
-            match self.cx.store.wait_job(&row, self.cx.clock.now()).await {
-                Ok(()) | Err(store::Error::Conflict) => {}
-                Err(_) => lock(&self.unsettled).push(row),
-            }
-        }
+    /// Claims of ours that nobody holds are free again: of jobs whose end could not be stored, or whose claim was stored and nobody could tell.
+    /// Twice in a row, because one that is being stored is not held yet.
+    async fn free_strays(&self) -> Result<(), store::Error> {
+        let claims = self.cx.store.claims().await?;
+        let held: HashSet<_> = lock(&self.held).iter().filter_map(Claim::key).collect();
+        let now: HashSet<_> = claims.into_iter().filter(|claim| !held.contains(claim)).collect();
+        let before = std::mem::replace(&mut *lock(&self.strays), now.clone());
+        let strays: Vec<_> = now.intersection(&before).copied().collect();
+        if strays.is_empty() { Ok(()) } else { self.cx.store.free_jobs(&strays).await }
     }
 
     async fn idle(&self) {
         let _woken_or_late = tokio::time::timeout(IDLE, self.cx.wake.woken()).await;
     }
 
-    fn spawn(self: &Arc<Self>, row: Row, asked: Instant) {
+    fn spawn(self: &Arc<Self>, row: Row, asked: Instant, slot: Option<OwnedSemaphorePermit>) {
         let claim = Claim::new(&row, asked);
         lock(&self.held).push(claim.clone());
         let this = Arc::clone(self);
-        let slots = jobs::find(&row.kind).and_then(|job| self.slots.get(job.kind()).cloned());
         self.tracker.spawn(async move {
-            let _slot = match &slots {
-                Some(slots) => slots.acquire().await.ok(),
-                None => None,
+            let _slot = match slot {
+                None => this.cx.wake.hands.wait(&row.kind).await,
+                slot => slot,
             };
             let key = claim.key();
             this.carry_out(row, claim).await;
@@ -217,7 +228,7 @@ impl Worker {
     }
 
     /// Decides what waits in the inbox, in one transaction; one by one when that fails.
-    async fn decide(&self) -> Result<usize, store::Error> {
+    pub(crate) async fn decide(&self) -> Result<usize, store::Error> {
         let mut count = 0;
         for _ in 0..MOST_CLASHES {
             let mut batch = Batch::begin(&self.cx).await?;
@@ -307,7 +318,6 @@ impl Worker {
             return;
         };
         if !claim.still_ours() {
-            lock(&self.unsettled).push(row);
             return;
         }
         let began = Instant::now();
@@ -322,6 +332,7 @@ impl Worker {
         let now = self.cx.clock.now();
         let stored = match result {
             Ok(Done::Finished) => self.finish(row).await,
+            Ok(Done::Stored) => Ok(()),
             Ok(Done::Again(at)) => self.cx.store.wait_job(row, at).await,
             Err(JobError::Fail(error)) => {
                 self.bury(row, &error).await;
@@ -348,7 +359,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(job = job.kind(), %error, "a job's end could not be stored: it will be carried out again");
-                lock(&self.unsettled).push(row.clone());
+                lock(&self.strays).insert((row.id, row.claim));
             }
         }
     }
@@ -364,7 +375,7 @@ impl Worker {
         metrics::counter!("watchkeeper_jobs_dead_total", "kind" => row.kind.clone()).increment(1);
         if let Err(error) = self.cx.store.bury_job(row, error).await {
             tracing::warn!(%error, "a job could not be buried: it will be carried out again");
-            lock(&self.unsettled).push(row.clone());
+            lock(&self.strays).insert((row.id, row.claim));
         }
     }
 }

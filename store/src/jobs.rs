@@ -1,6 +1,6 @@
 //! Obligations: enqueued with the change that makes them, claimed for a while, finished once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::codec::{clean, from_doc, id, micros, time, to_doc};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
-use crate::tx::{exec, exec_rows, on, row, rows, rows_of};
+use crate::tx::{exec, on, row, rows, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
@@ -35,6 +35,19 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn enqueue(&mut self, jobs: &[NewJob]) -> Result<(), Error> {
+        self.enqueue_and_claim(jobs, SignedDuration::ZERO, |_| false).await.map(drop)
+    }
+
+    /// The same; and those that `take` says yes to are ours for `lease` from the start, as if claimed, unless one waited already. They come back.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn enqueue_and_claim(
+        &mut self,
+        jobs: &[NewJob],
+        lease: SignedDuration,
+        mut take: impl FnMut(&NewJob) -> bool,
+    ) -> Result<Vec<Job>, Error> {
         let now = self.core.clock.now();
         let mut unique: HashMap<(&str, &str), NewJob> = HashMap::new();
         let mut order = Vec::new();
@@ -53,31 +66,52 @@ impl Tx {
         let mut rows = Vec::with_capacity(order.len());
         for key in order {
             let Some(job) = unique.get(&key) else { continue };
-            rows.push((JobId::new(now).to_string(), job, to_doc(&job.payload)?));
+            rows.push((JobId::new(now), job, to_doc(&job.payload)?, take(job)));
         }
-        exec_rows!(
+        let (instance, start, until) = (self.core.instance.clone(), self.core.start.to_string(), after(micros(now), lease));
+        let stored: Vec<(String,)> = rows_of!(
             self,
-            "insert into jobs (id, kind, key, state, urgency, due_at, payload, created_at) ",
+            "insert into jobs (id, kind, key, urgency, due_at, payload, created_at, state, claim, claimed_revision, instance, start_id, lease_until) ",
             rows,
             |b, r| b
-                .push_bind(&r.0)
+                .push_bind(r.0.to_string())
                 .push_bind(r.1.kind)
                 .push_bind(clean(&r.1.key))
-                .push_bind("waiting")
                 .push_bind(r.1.urgency.rank())
                 .push_bind(micros(r.1.due_at))
                 .push_bind(&r.2)
-                .push_bind(micros(now)),
+                .push_bind(micros(now))
+                .push_bind(if r.3 { "claimed" } else { "waiting" })
+                .push_bind(i64::from(r.3))
+                .push_bind(i64::from(r.3))
+                .push_bind(r.3.then_some(&instance))
+                .push_bind(r.3.then_some(&start))
+                .push_bind(r.3.then_some(until)),
             " on conflict (kind, key) where state <> 'dead' do update set \
              due_at = case when jobs.state = 'claimed' and jobs.revision = jobs.claimed_revision then excluded.due_at \
              when excluded.due_at < jobs.due_at then excluded.due_at else jobs.due_at end, \
              urgency = case when excluded.urgency < jobs.urgency then excluded.urgency else jobs.urgency end, \
-             payload = excluded.payload, revision = jobs.revision + 1"
+             payload = excluded.payload, revision = jobs.revision + 1 returning id"
         );
-        if !jobs.is_empty() {
+        // One that joined another goes by that one's id.
+        let stored: HashSet<String> = stored.into_iter().map(|(id,)| id).collect();
+        let ours = rows.iter().filter(|(id, _, _, ours)| *ours && stored.contains(&id.to_string()));
+        let ours: Vec<Job> = ours
+            .map(|(id, job, _, _)| Job {
+                id: *id,
+                kind: job.kind.to_owned(),
+                key: job.key.clone(),
+                payload: job.payload.clone(),
+                attempts: 0,
+                due_at: job.due_at,
+                claim: 1,
+                revision: 1,
+            })
+            .collect();
+        if ours.len() < rows.len() {
             self.changed(Change::Jobs);
         }
-        Ok(())
+        Ok(ours)
     }
 
     /// A claimed job is done. It is deleted, or waits again if a newer one of its key came meanwhile.
@@ -96,13 +130,14 @@ impl Tx {
         if deleted == 1 { Ok(()) } else { self.free(job, None, 0, "").await }
     }
 
-    /// Gives a claimed job back. Where a newer one came meanwhile, that one's time and a fresh count of attempts hold.
+    /// Gives a claimed job back. Where a newer one came meanwhile, that one's time holds and attempts are counted afresh; that there was one is
+    /// not forgotten, because it may have done what it was for.
     async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, attempts: i64, error: &str) -> Result<(), Error> {
         let freed = exec!(
             self,
             "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, \
              due_at = case when revision = $1 or $2 < due_at then $2 else due_at end, \
-             attempts = case when revision = $1 then $3 else 0 end, error = $4 \
+             attempts = case when revision = $1 or $3 = 0 then $3 else 1 end, error = $4 \
              where id = $5 and claim = $6 and state = 'claimed'",
             job.revision,
             due_at.map_or(i64::MAX, micros),
@@ -278,6 +313,32 @@ impl Store {
         renewed.iter().map(|(text,)| id("jobs", text)).collect()
     }
 
+    /// What this start has claimed, by the database.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn claims(&self) -> Result<Vec<(JobId, i64)>, Error> {
+        let mut tx = self.read().await?;
+        let sql = "select id, claim from jobs where state = 'claimed' and start_id = $1";
+        let found: Vec<(String, i64)> = rows!(tx, sql, self.core.start.to_string());
+        found.into_iter().map(|(text, claim)| Ok((id("jobs", &text)?, claim))).collect()
+    }
+
+    /// Frees claims of this start that nobody holds: how far the job came is not known, so the attempt counts.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn free_jobs(&self, claims: &[(JobId, i64)]) -> Result<(), Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        let (now, start) = (micros(self.core.clock.now()), self.core.start.to_string());
+        for (job, claim) in claims {
+            let sql = format!("update jobs set {FREED}, {DUE_NOW} where id = $1 and claim = $2 and state = 'claimed' and start_id = $4");
+            exec!(tx, sqlx::AssertSqlSafe(sql.replace("$now", "$3").as_str()), job.to_string(), *claim, now, &start);
+        }
+        tx.changed(Change::Jobs);
+        tx.commit().await
+    }
+
     /// A claimed job did not work: it waits until `due_at`, or for a newer one's sooner time.
     ///
     /// # Errors
@@ -314,7 +375,7 @@ impl Store {
             job.revision
         );
         if dead != 1 {
-            tx.free(job, None, 0, error).await?;
+            tx.free(job, None, 1, error).await?;
         }
         tx.commit().await
     }

@@ -47,43 +47,53 @@ impl Job for ChatCard {
         }
         match posted {
             Some(CardPost { posted_version, .. }) if posted_version >= card.version => Ok(Done::Finished),
-            Some(post @ CardPost { message: Some(_), .. }) => update(cx, chat.as_ref(), post, &card).await,
-            other => post(cx, chat.as_ref(), other, &name, &channel.id, &card).await,
+            Some(post @ CardPost { message: Some(_), .. }) => update(cx, row, chat.as_ref(), post, &card).await,
+            other => post(cx, row, chat.as_ref(), other, (&name, &channel.id), &card).await,
         }
     }
 }
 
-/// The first post. Its intent is stored with a delivery id, so that a post whose answer was lost is found again and not repeated.
-async fn post(cx: &Cx, chat: &dyn Chat, before: Option<CardPost>, name: &str, channel_id: &str, card: &Card) -> Result<Done, JobError> {
-    let (mut row, tried) = match before {
-        Some(row) => (row, true),
-        None => {
-            let row = CardPost {
-                incident: card.incident,
-                channel: name.to_owned(),
-                platform: chat.platform().to_owned(),
-                channel_id: channel_id.to_owned(),
-                message: None,
-                posted_version: 0,
-                delivery: domain::id::uuid_at(cx.clock.now()).simple().to_string(),
-                told: 0,
-            };
-            put(cx, &row).await?;
-            (row, false)
-        }
-    };
+/// The first post, under a delivery id that is the job's own: one whose answer was lost is looked for under it and not repeated. The claim is what
+/// says that it may have been tried, so nothing has to be stored before.
+async fn post(
+    cx: &Cx,
+    job: &Row,
+    chat: &dyn Chat,
+    before: Option<CardPost>,
+    (name, channel_id): (&str, &str),
+    card: &Card,
+) -> Result<Done, JobError> {
+    let tried = before.is_some() || job.attempts > 0;
+    let mut row = before.unwrap_or_else(|| CardPost {
+        incident: card.incident,
+        channel: name.to_owned(),
+        platform: chat.platform().to_owned(),
+        channel_id: channel_id.to_owned(),
+        message: None,
+        posted_version: 0,
+        delivery: job.id.0.simple().to_string(),
+        told: 0,
+    });
     let found = if tried { chat.find_post(channel_id, &row.delivery).await.map_err(|error| as_job_error(cx, error))? } else { None };
     let place = match found {
         Some(place) => place,
-        None => chat.post_card(channel_id, card, &row.delivery).await.map_err(|error| as_job_error(cx, error))?,
+        None => match chat.post_card(channel_id, card, &row.delivery).await {
+            Ok(place) => place,
+            Err(error) => {
+                // A later job of this card has another id: it must look under this one.
+                if matches!(error, ChatError::Retry(_) | ChatError::Ambiguous(_)) {
+                    put(cx, &row).await?;
+                }
+                return Err(as_job_error(cx, error));
+            }
+        },
     };
     row.message = Some(place.message);
     row.posted_version = card.version;
-    put(cx, &row).await?;
-    Ok(Done::Finished)
+    finish(cx, job, &row).await
 }
 
-async fn update(cx: &Cx, chat: &dyn Chat, mut row: CardPost, card: &Card) -> Result<Done, JobError> {
+async fn update(cx: &Cx, job: &Row, chat: &dyn Chat, mut row: CardPost, card: &Card) -> Result<Done, JobError> {
     let place = Place { channel: row.channel_id.clone(), message: row.message.clone().unwrap_or_default() };
     match chat.update_card(&place, card).await {
         Ok(()) => row.posted_version = card.version,
@@ -96,8 +106,26 @@ async fn update(cx: &Cx, chat: &dyn Chat, mut row: CardPost, card: &Card) -> Res
         }
         Err(error) => return Err(as_job_error(cx, error)),
     }
-    put(cx, &row).await?;
-    Ok(Done::Finished)
+    finish(cx, job, &row).await
+}
+
+/// Stores what the card shows now, and in the same transaction that the job is done.
+async fn finish(cx: &Cx, job: &Row, row: &CardPost) -> Result<Done, JobError> {
+    let mut tx = cx.store.begin().await?;
+    tx.put_card(row).await?;
+    match tx.finish_job(job).await {
+        Ok(()) => {
+            tx.commit().await?;
+            Ok(Done::Stored)
+        }
+        Err(store::Error::Conflict) => {
+            // Somebody else has the job by now. What the platform shows is true all the same.
+            tx.rollback().await?;
+            put(cx, row).await?;
+            Ok(Done::Finished)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn put(cx: &Cx, row: &CardPost) -> Result<(), JobError> {

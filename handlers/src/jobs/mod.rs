@@ -26,6 +26,8 @@ pub(crate) trait Job: Send + Sync {
 pub(crate) enum Done {
     /// It is over.
     Finished,
+    /// It is over, and that is stored already.
+    Stored,
     /// It wants to be carried out again at this time: that is no failure.
     Again(Timestamp),
 }

@@ -20,7 +20,7 @@ async fn an_alert_opens_an_incident_that_resolves_and_closes_by_itself() {
     assert_eq!(world.incidents().await[0].state, IncidentState::Closed);
     world.pass(10).await;
     let script = world.script.lock().unwrap();
-    assert_eq!(script.posts, 1, "one card, edited in place");
+    assert_eq!(script.posts.len(), 1, "one card, edited in place");
     assert_eq!(script.cards.last().unwrap().state, IncidentState::Closed, "the final state arrives");
 }
 

@@ -1,6 +1,7 @@
 //! Handlers, jobs and a real store together, under a clock that moves only when told; actions and chat are small stand-ins that remember.
 
 mod acts;
+mod at_once;
 mod incidents;
 mod lifecycle;
 mod remedies;

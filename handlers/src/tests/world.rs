@@ -65,8 +65,12 @@ pub(super) struct Script {
     pub(super) cards: Vec<Card>,
     /// What was told in threads.
     pub(super) thread: Vec<String>,
-    /// Posts, not edits.
-    pub(super) posts: u32,
+    /// Posts, not edits: under which delivery id.
+    pub(super) posts: Vec<String>,
+    /// Answers to the next posts that are lost on the way.
+    pub(super) answers_lost: u32,
+    /// How often a post was looked for.
+    pub(super) looks: u32,
 }
 
 pub(super) struct World {
@@ -328,10 +332,14 @@ impl Chat for Room {
         Capabilities { edit: true, buttons: true, threads: true, ephemeral: true, keyed_posts: false }
     }
 
-    async fn post_card(&self, channel: &str, card: &Card, _delivery: &str) -> Result<Place, ChatError> {
+    async fn post_card(&self, channel: &str, card: &Card, delivery: &str) -> Result<Place, ChatError> {
         let mut script = self.0.lock().unwrap();
-        script.posts += 1;
+        script.posts.push(delivery.to_owned());
         script.cards.push(card.clone());
+        if script.answers_lost > 0 {
+            script.answers_lost -= 1;
+            return Err(ChatError::Ambiguous("the connection broke".to_owned()));
+        }
         Ok(Place { channel: channel.to_owned(), message: format!("m{}", card.number) })
     }
 
@@ -351,6 +359,13 @@ impl Chat for Room {
 
     async fn reply(&self, _to: &ReplyTo, _outcome: &ActOutcome) -> Result<(), ChatError> {
         Ok(())
+    }
+
+    async fn find_post(&self, channel: &str, delivery: &str) -> Result<Option<Place>, ChatError> {
+        let mut script = self.0.lock().unwrap();
+        script.looks += 1;
+        let found = script.posts.iter().any(|posted| posted == delivery);
+        Ok(found.then(|| Place { channel: channel.to_owned(), message: "m1".to_owned() }))
     }
 
     async fn probe(&self) -> Result<String, ChatError> {

@@ -130,7 +130,7 @@ on_both! {
         enqueue(&store, &[job("card", "k", world.now())]).await;
         store.bury_job(&mine, "no such channel").await.unwrap();
         let [newer] = claim(&store).await;
-        assert_eq!((newer.attempts, store.read().await.unwrap().depths().await.unwrap().jobs_dead), (0, 0));
+        assert_eq!((newer.attempts, store.read().await.unwrap().depths().await.unwrap().jobs_dead), (1, 0), "that it was tried is not forgotten");
         enqueue(&store, &[job("card", "k", world.now() + MINUTE)]).await;
         store.retry_job(&newer, world.now() + MINUTE + MINUTE, "later").await.unwrap();
         assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(world.now() + MINUTE), "the sooner of both");
@@ -146,6 +146,46 @@ on_both! {
         let store = world.open("a").await;
         let [again] = claim(&store).await;
         assert_eq!((again.id, again.attempts, again.due_at), (mine.id, 1, world.now()), "interrupted is due at once");
+    }
+
+    async fn a_job_can_be_ours_from_its_birth(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "old", world.now())]).await;
+        let jobs = [job("card", "new", world.now()), job("card", "old", world.now()), job("card", "left", world.now())];
+        let mut tx = store.begin().await.unwrap();
+        drop(tx.enqueue_and_claim(&jobs, LEASE, |_| true).await.unwrap());
+        drop(tx);
+        let mut tx = store.begin().await.unwrap();
+        let [new]: [Job; 1] = tx.enqueue_and_claim(&jobs, LEASE, |job| job.key != "left").await.unwrap().try_into().unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!((new.key.as_str(), &new.payload, new.due_at, new.attempts), ("new", &json!({ "key": "new" }), world.now(), 0));
+        assert_eq!(store.renew_jobs(&[(new.id, new.claim)], LEASE).await.unwrap(), [new.id]);
+        let keys: Vec<String> = claim::<2>(&store).await.map(|job| job.key).into();
+        assert_eq!(keys, ["old", "left"], "one that waited before goes to whoever claims it");
+        enqueue(&store, &[job("card", "new", world.now())]).await;
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty(), "never two at once");
+        let mut tx = store.begin().await.unwrap();
+        tx.hold_claim(new.id, new.claim).await.unwrap();
+        tx.finish_job(&new).await.unwrap();
+        tx.commit().await.unwrap();
+        let [again] = claim(&store).await;
+        assert_eq!((again.id, again.attempts, again.claim), (new.id, 0, 2));
+    }
+
+    async fn claims_that_nobody_holds_are_freed_and_the_attempt_counts(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        let [mine]: [Job; 1] = tx.enqueue_and_claim(&[job("card", "k", world.now())], LEASE, |_| true).await.unwrap().try_into().unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(store.claims().await.unwrap(), [(mine.id, mine.claim)]);
+        store.free_jobs(&[(mine.id, mine.claim + 1)]).await.unwrap();
+        assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        store.free_jobs(&[(mine.id, mine.claim)]).await.unwrap();
+        let [again] = claim(&store).await;
+        assert_eq!((again.id, again.attempts), (mine.id, 1), "a newer one of its key changes nothing about that");
+        store.free_jobs(&[(mine.id, mine.claim)]).await.unwrap();
+        assert_eq!(store.claims().await.unwrap(), [(again.id, again.claim)]);
     }
 
     async fn a_job_is_born_with_its_decision_or_not_at_all(world) {

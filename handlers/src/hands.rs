@@ -1,0 +1,67 @@
+//! Hands that are free: what a decision leaves to be done now is claimed in the decision's own transaction and begins with its commit.
+//!
+//! Without a free hand, in a process that has no worker, or when the worker stops, a job waits in the database for whoever takes it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use domain::job::Job as Row;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::jobs;
+
+/// How many jobs of each kind may be under way in this process, and who carries out what is taken at once.
+#[derive(Debug)]
+pub(crate) struct Hands {
+    slots: HashMap<&'static str, Arc<Semaphore>>,
+    worker: Mutex<Option<mpsc::UnboundedSender<Taken>>>,
+}
+
+/// A job that is ours since it was made.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) row: Row,
+    /// Before its claim was stored.
+    pub(crate) asked: Instant,
+    pub(crate) slot: OwnedSemaphorePermit,
+}
+
+impl Default for Hands {
+    fn default() -> Self {
+        let slots = jobs::ALL.iter().map(|job| (job.kind(), Arc::new(Semaphore::new(job.at_once())))).collect();
+        Self { slots, worker: Mutex::default() }
+    }
+}
+
+impl Hands {
+    /// From now on jobs may be taken at once; they come out here.
+    pub(crate) fn open(&self) -> mpsc::UnboundedReceiver<Taken> {
+        let (give, taken) = mpsc::unbounded_channel();
+        *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(give);
+        taken
+    }
+
+    /// Nothing is taken at once any more.
+    pub(crate) fn close(&self) {
+        *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A hand for a job of this kind, if one is free: nobody waits for one then.
+    pub(crate) fn take(&self, kind: &str) -> Option<OwnedSemaphorePermit> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?;
+        self.slots.get(kind)?.clone().try_acquire_owned().ok()
+    }
+
+    /// Gives what was taken to the worker. One that stopped meanwhile leaves it claimed: whoever looks for claims that nobody holds frees it.
+    pub(crate) fn give(&self, taken: Taken) {
+        if let Some(worker) = &*self.worker.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _stopped = worker.send(taken);
+        }
+    }
+
+    /// Waits for a hand for a job of this kind.
+    pub(crate) async fn wait(&self, kind: &str) -> Option<OwnedSemaphorePermit> {
+        self.slots.get(kind)?.clone().acquire_owned().await.ok()
+    }
+}

@@ -1,0 +1,96 @@
+//! What follows a decision begins with its commit, and whatever breaks in between is done again without being done twice.
+
+use std::time::{Duration, Instant};
+
+use domain::event::Status::Firing;
+use domain::id::IncidentId;
+use jiff::SignedDuration;
+use serde_json::json;
+
+use super::world::{Script, World};
+use crate::Worker;
+
+const LEASE: SignedDuration = SignedDuration::from_secs(15);
+
+impl World {
+    fn script_now<T>(&self, read: impl Fn(&Script) -> T) -> T {
+        read(&self.script.lock().unwrap())
+    }
+
+    async fn card_message(&self) -> Option<String> {
+        let incident: IncidentId = self.incidents().await.first()?.id;
+        self.cx.store.read().await.unwrap().card(incident, "ops").await.unwrap()?.message
+    }
+
+    async fn until(&self, what: &str, done: impl AsyncFn() -> bool) {
+        let began = Instant::now();
+        while !done().await {
+            assert!(began.elapsed() < Duration::from_secs(60), "still not so: {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_card_is_posted_by_whoever_decided() {
+    let world = World::new("observe").await;
+    let worker = tokio::spawn(Worker::new(world.cx.clone()).run());
+    world.store_only(world.sighting("api", Firing)).await;
+    world.until("the card is posted", async || world.card_message().await.is_some()).await;
+    assert_eq!(world.script_now(|script| (script.posts.len(), script.looks)), (1, 0));
+    world.until("its job is over", async || world.cx.store.claims().await.unwrap().is_empty()).await;
+    world.cx.wake.stop();
+    worker.await.unwrap();
+    assert!(world.cx.wake.hands.take("chat.card").is_none(), "nothing is taken by a worker that stopped");
+}
+
+#[tokio::test]
+async fn a_post_whose_answer_was_lost_is_found_and_not_repeated() {
+    let world = World::new("observe").await;
+    world.script.lock().unwrap().answers_lost = 1;
+    world.alert("api", Firing).await;
+    assert_eq!((world.script_now(|script| script.posts.len()), world.card_message().await), (1, None));
+    // Something newer to show, meanwhile: the job's attempts are counted afresh, and the post is looked for all the same.
+    world.alert("api", domain::event::Status::Resolved).await;
+    world.pass(10).await;
+    assert_eq!(world.script_now(|script| (script.posts.len(), script.looks)), (1, 1));
+    assert_eq!(world.card_message().await.as_deref(), Some("m1"));
+}
+
+/// As after a crash between the platform's answer and its storing: the claim alone says that it may have been tried.
+#[tokio::test]
+async fn a_job_that_was_interrupted_looks_for_its_post_first() {
+    let world = World::new("observe").await;
+    world.store_only(world.sighting("api", Firing)).await;
+    assert_eq!(world.worker.decide().await.unwrap(), 1);
+    let [job] = <[_; 1]>::try_from(world.cx.store.claim_jobs(1, LEASE).await.unwrap()).unwrap();
+    assert_eq!(job.kind, "chat.card");
+    world.script.lock().unwrap().posts.push(job.id.0.simple().to_string());
+    world.cx.store.free_jobs(&[(job.id, job.claim)]).await.unwrap();
+    world.worker.settle().await.unwrap();
+    assert_eq!(world.script_now(|script| (script.posts.len(), script.looks)), (1, 1));
+    assert_eq!(world.card_message().await.as_deref(), Some("m1"));
+}
+
+/// A commit whose answer was lost leaves claims that this process knows nothing of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn claims_that_nobody_holds_are_found() {
+    let world = World::new("observe").await;
+    world.alert("api", Firing).await;
+    let incident = world.incidents().await[0].id;
+    let job = domain::job::NewJob {
+        kind: "incident.look",
+        key: "lost".to_owned(),
+        due_at: world.now(),
+        urgency: domain::job::Urgency::Action,
+        payload: json!({ "incident": incident, "what": "quiet" }),
+    };
+    let mut tx = world.cx.store.begin().await.unwrap();
+    assert_eq!(tx.enqueue_and_claim(&[job], LEASE, |_| true).await.unwrap().len(), 1);
+    tx.commit().await.unwrap();
+    let worker = tokio::spawn(Worker::new(world.cx.clone()).run());
+    world.until("it is carried out", async || world.cx.store.claims().await.unwrap().is_empty()).await;
+    assert_eq!(world.cx.store.read().await.unwrap().depths().await.unwrap().jobs_dead, 0);
+    world.cx.wake.stop();
+    worker.await.unwrap();
+}
