@@ -95,6 +95,25 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Reads the incidents that gather these grouping keys now, in one query.
+    pub(crate) async fn preload_incidents(&mut self, keys: BTreeSet<(String, String)>) -> Result<(), store::Error> {
+        let keys: Vec<_> = keys.into_iter().filter(|key| !self.by_group.contains_key(key)).collect();
+        let mut found = self.tx.latest_incidents(&keys).await?;
+        for key in keys {
+            let incident = found.remove(&key);
+            self.by_group.insert(key, incident.as_ref().map(|incident| incident.id));
+            if let Some(incident) = incident {
+                self.hold(incident);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known so far of an alert, without asking.
+    pub(crate) fn known_alert(&self, source: &str, fingerprint: &str) -> Option<&Alert> {
+        self.alerts.get(&(source.to_owned(), fingerprint.to_owned()))
+    }
+
     /// An alert as it stands, if it was ever heard of.
     pub(crate) async fn alert(&mut self, source: &str, fingerprint: &str) -> Result<Option<Alert>, store::Error> {
         let key = (source.to_owned(), fingerprint.to_owned());
@@ -115,13 +134,7 @@ impl<'a> Batch<'a> {
     /// The incident that gathers this grouping key now: open, or resolved and not closed.
     pub(crate) async fn latest_incident(&mut self, source: &str, group_key: &str) -> Result<Option<Incident>, store::Error> {
         let key = (source.to_owned(), group_key.to_owned());
-        if !self.by_group.contains_key(&key) {
-            let found = self.tx.latest_incidents(std::slice::from_ref(&key)).await?.remove(&key);
-            self.by_group.insert(key.clone(), found.as_ref().map(|incident| incident.id));
-            if let Some(incident) = found {
-                self.hold(incident);
-            }
-        }
+        self.preload_incidents(BTreeSet::from([key.clone()])).await?;
         Ok(self.by_group.get(&key).copied().flatten().and_then(|id| self.incidents.get(&id)).map(|held| held.now.clone()))
     }
 
@@ -250,9 +263,7 @@ impl<'a> Batch<'a> {
         if !self.entries.is_empty() {
             self.tx.tell(&self.entries).await?;
         }
-        for audit in &self.audits {
-            self.tx.audit(audit).await?;
-        }
+        self.tx.audit_all(&self.audits).await?;
         let jobs: Vec<NewJob> = std::mem::take(&mut self.jobs).into_values().collect();
         if jobs.is_empty() {
             return self.tx.commit().await;
@@ -292,10 +303,11 @@ impl<'a> Batch<'a> {
         let mut changed: Vec<&Held> = self.incidents.values().filter(|held| held.stored != Some(held.now.version)).collect();
         changed.sort_by_key(|held| held.now.id);
         let mut cards = Vec::new();
+        let new: Vec<&Incident> = changed.iter().filter(|held| held.stored.is_none()).map(|held| &held.now).collect();
+        self.tx.insert_incidents(&new).await?;
         for held in changed {
-            match held.stored {
-                None => self.tx.insert_incident(&held.now).await?,
-                Some(version) => self.tx.put_incident(&held.now, version).await?,
+            if let Some(version) = held.stored {
+                self.tx.put_incident(&held.now, version).await?;
             }
             let first = self.urgent.contains(&held.now.id) || !held.now.state.is_open();
             let urgency = if first { Urgency::Action } else { Urgency::Tell };

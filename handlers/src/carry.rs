@@ -1,7 +1,7 @@
 //! Carries out one attempt of a step: tells the action what it may know and waits for its end, for a cancel, or for the server's stop.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::Cx;
 use crate::batch::Batch;
+use crate::steps::{self, Stepped};
 
 /// An action ends by itself at its deadline; this much later it is cut off. Longer than a command's grace between TERM and KILL.
 const CUT_OFF: Duration = Duration::from_secs(20);
@@ -30,6 +31,19 @@ pub(crate) enum Outcome {
     Cancelled,
     /// The server stops; what was begun goes on and is taken up by the next start.
     Left,
+    /// It may not begin: the run goes on like this.
+    NotBegun(Stepped),
+}
+
+/// How an attempt is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// Its intent is stored, or it needs none.
+    Stored,
+    /// The action stores its intent, with the process that carries it out.
+    ByAction,
+    /// It was begun before, and its process is stored.
+    Resume,
 }
 
 /// Where an attempt stands at its end, what it brought, how it failed.
@@ -43,7 +57,7 @@ impl Outcome {
             Self::Ended(Err(ActionError::Failed(error) | ActionError::Refused(error))) => Some((AttemptState::Failed, None, Some(error))),
             Self::Ended(Err(ActionError::Unknown(error))) => Some((AttemptState::Unknown, None, Some(error))),
             Self::Cancelled => Some((AttemptState::Unknown, None, Some("stopped by a person".to_owned()))),
-            Self::Left => None,
+            Self::Left | Self::NotBegun(_) => None,
         }
     }
 }
@@ -53,15 +67,16 @@ pub(crate) fn outlives(cx: &Cx, step: &PlannedStep) -> bool {
     step.effect != Effect::ReadOnly && cx.actions.get(&step.uses).is_some_and(|action| action.resumable(step.target.as_ref()))
 }
 
-/// Carries out an attempt whose intent is stored, or takes it up again. What is stored meanwhile of its process stands in `row` afterwards.
-pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut Attempt, resume: bool) -> Outcome {
+/// Carries out an attempt. What is stored meanwhile of its process stands in `row` afterwards.
+pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut Attempt, begin: Begin) -> Outcome {
+    let resume = begin == Begin::Resume;
     let Some(action) = cx.actions.get(&step.uses) else {
         return Outcome::Ended(Err(ActionError::Refused(format!("there is no action {:?} in this version", step.uses))));
     };
     let now = cx.clock.now();
     let place = row.place.as_ref();
     let deadline = if resume { step.timeout.after(row.started_at) } else { step.timeout.after(now) };
-    let host = Arc::new(Host { cx: cx.clone(), row: row.clone(), begun: Mutex::default() });
+    let host = Arc::new(Host { cx: cx.clone(), step: step.clone(), row: row.clone(), begin, begun: Mutex::default() });
     let action_cx = ActionCx {
         run: run.id,
         step: step.id.clone(),
@@ -84,9 +99,14 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
         () = cancelled(cx, run.id), if !lasting => return Outcome::Cancelled,
         () = cx.wake.stopped(), if lasting => return Outcome::Left,
     };
-    let begun = host.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let (Some(place), Some(begun)) = (&mut row.place, begun) {
-        place.execution = Some(begun);
+    match std::mem::take(&mut *host.begun.lock().unwrap_or_else(PoisonError::into_inner)) {
+        Begun::No => {}
+        Begun::Yes(execution) => row.place.iter_mut().for_each(|place| place.execution = Some(execution.clone())),
+        Begun::Lost(execution) => {
+            row.place.iter_mut().for_each(|place| place.execution = Some(execution.clone()));
+            row.again = true;
+        }
+        Begun::Refused(stepped) => return Outcome::NotBegun(stepped),
     }
     metrics::histogram!("watchkeeper_step_duration_seconds", "action" => action.name()).record(began.elapsed().as_secs_f64());
     Outcome::Ended(ended.unwrap_or_else(|_| {
@@ -139,9 +159,44 @@ impl Drop for Ours {
 /// What a step may ask of its run.
 struct Host {
     cx: Cx,
+    step: PlannedStep,
     row: Attempt,
-    /// The process that it stored.
-    begun: Mutex<Option<Execution>>,
+    begin: Begin,
+    begun: Mutex<Begun>,
+}
+
+/// What became of the wish to begin.
+#[derive(Debug, Default)]
+enum Begun {
+    /// Nobody wished to.
+    #[default]
+    No,
+    /// It is stored, and it may begin.
+    Yes(Execution),
+    /// It is stored, and somebody else has the run by now: it did not begin.
+    Lost(Execution),
+    /// It may not begin.
+    Refused(Stepped),
+}
+
+impl Host {
+    /// Stores the process that carries the attempt out, with the attempt itself where that is not stored yet.
+    async fn store(&self, row: &Attempt, first: bool) -> Result<Option<Stepped>, store::Error> {
+        if first {
+            return steps::intend(&self.cx, row.run, &self.step, row).await;
+        }
+        let mut batch = Batch::begin(&self.cx).await?;
+        if batch.tx.run(row.run).await?.is_none_or(|run| run.state != RunState::Running) {
+            return Ok(Some(Stepped::On));
+        }
+        self.cx.claim.hold(&mut batch.tx).await?;
+        batch.tx.note_attempt(row).await?;
+        batch.commit().await.map(|()| None)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
@@ -168,23 +223,21 @@ impl RunHost for Host {
         let mut row = self.row.clone();
         let Some(place) = &mut row.place else { return Err("the attempt has no place".to_owned()) };
         place.execution = Some(execution.clone());
-        let stored = async {
-            let mut batch = Batch::begin(&self.cx).await?;
-            if batch.tx.run(row.run).await?.is_none_or(|run| run.state != RunState::Running) {
-                return Ok(false);
+        let first = self.begin == Begin::ByAction && matches!(*self.lock(), Begun::No);
+        let (begun, answer) = match self.store(&row, first).await {
+            // If it is stored after all, the next look at the run takes it up.
+            Err(error) => (Begun::Refused(Stepped::Later(self.cx.clock.now())), Err(error.to_string())),
+            Ok(Some(stepped)) => (Begun::Refused(stepped), Err("the run may not begin it any more".to_owned())),
+            Ok(None) if !self.cx.claim.still_ours() => {
+                (Begun::Lost(execution.clone()), Err("another server had the run before it began".to_owned()))
             }
-            self.cx.claim.hold(&mut batch.tx).await?;
-            batch.tx.note_attempt(&row).await?;
-            batch.commit().await.map(|()| true)
+            Ok(None) => (Begun::Yes(execution.clone()), Ok(())),
         };
-        match stored.await.map_err(|error: store::Error| error.to_string())? {
-            true if !self.cx.claim.still_ours() => Err("another server has the run by now".to_owned()),
-            true => {
-                *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(execution.clone());
-                Ok(())
-            }
-            false => Err("the run was stopped before it began".to_owned()),
+        // What refuses a second process of one attempt does not undo the first.
+        if first || answer.is_ok() {
+            *self.lock() = begun;
         }
+        answer
     }
 
     async fn cancelled(&self) {

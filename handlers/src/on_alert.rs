@@ -1,11 +1,12 @@
 //! An alert was seen: decide, route, open or change its incident, ask for its remedies.
 
 use domain::alert::{Alert, AlertChange, LATE_DUPLICATE, on_sighting};
-use domain::event::{Event, Sighting};
+use domain::event::{Event, Sighting, Status};
 use domain::id::IncidentId;
 use domain::incident::{Happening, Incident, IncidentState};
 use domain::job::{NewJob, Urgency};
 use domain::route::{self, IncidentPlan, Routed};
+use domain::rules::RuleSet;
 use domain::timeline::EntryKind;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -13,13 +14,28 @@ use serde_json::json;
 use crate::batch::Batch;
 use crate::runs;
 
+/// What the routes say of an alert that seems to fire anew: asked for beforehand, so that the incidents of many alerts are read in one query.
+pub(crate) fn expect<'r>(batch: &Batch<'_>, rules: &'r RuleSet, event: &Event, sighting: &Sighting) -> Option<Routed<'r>> {
+    let active = batch.known_alert(&event.source, &sighting.fingerprint).is_some_and(|alert| alert.state.is_active());
+    (sighting.status == Status::Firing && !active).then(|| route::route(rules, &event.source, sighting))
+}
+
 /// Handles one sighting.
-pub(crate) async fn handle(batch: &mut Batch<'_>, event: &Event, sighting: &Sighting) -> Result<(), store::Error> {
+pub(crate) async fn handle(
+    batch: &mut Batch<'_>,
+    event: &Event,
+    sighting: &Sighting,
+    expected: Option<Routed<'_>>,
+) -> Result<(), store::Error> {
     let before = batch.alert(&event.source, &sighting.fingerprint).await?;
     let (mut alert, change) = on_sighting(&event.source, before.as_ref(), sighting, event.last_seen);
     metrics::counter!("watchkeeper_alerts_total", "change" => word(change)).increment(1);
     match change {
-        AlertChange::Fired => fired(batch, &mut alert, sighting).await?,
+        AlertChange::Fired => {
+            let rules = batch.rules.clone();
+            let routed = expected.unwrap_or_else(|| route::route(&rules, &alert.source, sighting));
+            fired(batch, &mut alert, sighting, routed).await?;
+        }
         AlertChange::Resolved => resolved(batch, &alert).await?,
         AlertChange::LateFiring if event.seen > 1 => batch.job(recheck(&alert, batch.now)),
         AlertChange::LateFiring
@@ -40,15 +56,14 @@ pub(crate) async fn refire(batch: &mut Batch<'_>, mut alert: Alert) -> Result<()
     }
     let starts_at = alert.starts_at;
     domain::alert::begin_episode(&mut alert, starts_at, heard);
-    let sighting = as_sighting(&alert);
-    fired(batch, &mut alert, &sighting).await?;
+    let (sighting, rules) = (as_sighting(&alert), batch.rules.clone());
+    let routed = route::route(&rules, &alert.source, &sighting);
+    fired(batch, &mut alert, &sighting, routed).await?;
     batch.put_alert(alert);
     Ok(())
 }
 
-async fn fired(batch: &mut Batch<'_>, alert: &mut Alert, sighting: &Sighting) -> Result<(), store::Error> {
-    let rules = batch.rules.clone();
-    let routed = route::route(&rules, &alert.source, sighting);
+async fn fired(batch: &mut Batch<'_>, alert: &mut Alert, sighting: &Sighting, routed: Routed<'_>) -> Result<(), store::Error> {
     let Routed { incident: plan, remedies, trace } = routed;
     let matched = trace.iter().filter(|looked| looked.matched).map(|looked| looked.route.as_str()).collect::<Vec<_>>().join(", ");
     let id = match plan {
@@ -180,7 +195,7 @@ async fn resolved(batch: &mut Batch<'_>, alert: &Alert) -> Result<(), store::Err
 pub(crate) fn as_sighting(alert: &Alert) -> Sighting {
     Sighting {
         fingerprint: alert.fingerprint.clone(),
-        status: if alert.state.is_active() { domain::event::Status::Firing } else { domain::event::Status::Resolved },
+        status: if alert.state.is_active() { Status::Firing } else { Status::Resolved },
         labels: alert.labels.clone(),
         annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,

@@ -22,7 +22,7 @@ pub(crate) async fn handle(batch: &mut Batch<'_>, event: &Event, heartbeat: &Hea
     batch.tx.put_heartbeat(&row).await?;
     if before.is_some_and(|row| row.alarmed) {
         let back = silence(&row, Status::Resolved, batch.now);
-        on_alert::handle(batch, &as_event(&back, batch.now), &back).await?;
+        on_alert::handle(batch, &as_event(&back, batch.now), &back, None).await?;
     }
     Ok(())
 }
@@ -32,7 +32,7 @@ pub(crate) async fn silent(batch: &mut Batch<'_>, mut row: HeartbeatRow) -> Resu
     row.alarmed = true;
     batch.tx.put_heartbeat(&row).await?;
     let sighting = silence(&row, Status::Firing, batch.now);
-    on_alert::handle(batch, &as_event(&sighting, batch.now), &sighting).await
+    on_alert::handle(batch, &as_event(&sighting, batch.now), &sighting, None).await
 }
 
 fn silence(row: &HeartbeatRow, status: Status, now: jiff::Timestamp) -> Sighting {

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 
 use crate::Cx;
 use crate::batch::Batch;
-use crate::carry::{self, Outcome};
+use crate::carry::{self, Begin, Outcome};
 use crate::journal;
 use crate::runs;
 use crate::steps::Stepped;
@@ -74,7 +74,7 @@ async fn one(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt) -> Result
         }
         (AttemptState::Unknown, RunState::Unknown) if carry::outlives(cx, step) => {
             let Some(_ours) = cx.wake.under_way.take(&row).filter(|_| has_execution(&row)) else { return Ok(()) };
-            match carry::carry_out(cx, run, step, &mut row, true).await.told() {
+            match carry::carry_out(cx, run, step, &mut row, Begin::Resume).await.told() {
                 Some((AttemptState::Unknown, ..)) | None => Ok(()),
                 Some(told) => journal::found(cx, row, told, step).await,
             }
@@ -106,7 +106,7 @@ async fn take_up(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result
         return Ok(Stepped::On);
     };
     let told = match (carry::outlives(cx, step), has_execution(&row)) {
-        (true, true) => match carry::carry_out(cx, run, step, &mut row, true).await {
+        (true, true) => match carry::carry_out(cx, run, step, &mut row, Begin::Resume).await {
             Outcome::Left => return Ok(Stepped::Later(cx.clock.now() + POLL)),
             outcome => outcome.told(),
         },

@@ -1,16 +1,18 @@
 //! Carries a running run to its next step, through its retries, and to the verification.
 
+use std::collections::BTreeMap;
+
 use domain::action::{Effect, OnUnknown};
-use domain::audit::AuditDecision;
 use domain::duration::Dur;
+use domain::id::RunId;
 use domain::plan::PlannedStep;
-use domain::run::{Attempt, AttemptState, Place, Run, RunState};
+use domain::run::{Attempt, AttemptState, Fence, Place, Run, RunState};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Cx;
 use crate::batch::Batch;
-use crate::carry::{Outcome, carry_out};
+use crate::carry::{Begin, Outcome, carry_out, outlives};
 use crate::journal::{ask_people, end, finish};
 use crate::resume::interrupted;
 use crate::{guards, runs};
@@ -94,12 +96,12 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
         None => {
             let row = new_attempt(cx, run, index, &verify.step, 1);
             let mut batch = Batch::begin(cx).await?;
-            batch.tx.start_attempt(&row).await?;
+            batch.tx.start_attempt(&row, about(&verify.step, &row)).await?;
             batch.commit().await?;
             row
         }
     };
-    let outcome = carry_out(cx, run, &verify.step, &mut row, false).await;
+    let outcome = carry_out(cx, run, &verify.step, &mut row, Begin::Stored).await;
     let now = cx.clock.now();
     match outcome {
         Outcome::Ended(Ok(output)) => {
@@ -107,7 +109,7 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
             finish(cx, run, row, (AttemptState::Succeeded, Some(output), None), &verify.step).await?;
             end(cx, run.id, RunState::Succeeded, format!("verified: {summary}")).await
         }
-        Outcome::Cancelled | Outcome::Left => Ok(Stepped::On),
+        Outcome::Cancelled | Outcome::Left | Outcome::NotBegun(_) => Ok(Stepped::On),
         Outcome::Ended(Err(error)) if now >= verify.within.after(row.started_at) => {
             finish(cx, run, row, (AttemptState::Failed, None, Some(error.to_string())), &verify.step).await?;
             end(cx, run.id, RunState::Failed, format!("the check did not pass within {}: {error}", verify.within)).await
@@ -116,50 +118,76 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
     }
 }
 
-/// Begins an attempt: its intent, with the audit row, is committed before anything happens.
+/// Carries out a new attempt. Its intent, with the audit row, is committed before anything happens; for what outlives us the action does that,
+/// with the process that will do it in the same commit.
 async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64) -> Result<Stepped, store::Error> {
     let mut row = new_attempt(cx, run, index, step, number);
     let Some(_ours) = cx.wake.under_way.take(&row) else { return Ok(Stepped::On) };
+    let fence = fence_of(&cx.store.read().await?.fences_of(run.id).await?, step);
+    row.place = Some(Place { instance: cx.store.instance().to_owned(), start: cx.store.start(), fence, execution: None });
+    let begin = if outlives(cx, step) { Begin::ByAction } else { Begin::Stored };
+    if begin == Begin::Stored
+        && let Some(stepped) = intend(cx, run.id, step, &row).await?
+    {
+        return Ok(stepped);
+    }
+    let told = match carry_out(cx, run, step, &mut row, begin).await {
+        Outcome::NotBegun(stepped) => return Ok(stepped),
+        outcome => outcome.told(),
+    };
+    let Some(told) = told else { return Ok(Stepped::Later(cx.clock.now())) };
+    // It ended before it began: that is an attempt too.
+    let unwritten = begin == Begin::ByAction && row.place.as_ref().is_none_or(|place| place.execution.is_none());
+    if unwritten && let Some(stepped) = intend(cx, run.id, step, &row).await? {
+        return Ok(stepped);
+    }
+    finish(cx, run, row, told, step).await?;
+    Ok(Stepped::On)
+}
+
+/// Stores that an attempt begins; `None` if it may, and otherwise how the run goes on instead.
+pub(crate) async fn intend(cx: &Cx, id: RunId, step: &PlannedStep, row: &Attempt) -> Result<Option<Stepped>, store::Error> {
     let mut batch = Batch::begin(cx).await?;
     if guards::paused(&mut batch).await?.is_some() {
-        return Ok(Stepped::Later(batch.now + PAUSED_WAIT));
+        return Ok(Some(Stepped::Later(batch.now + PAUSED_WAIT)));
     }
     // Read in the transaction that stores the intent: a cancel that came first wins.
-    if batch.tx.run(run.id).await?.is_none_or(|run| run.state != RunState::Running) {
-        return Ok(Stepped::On);
-    }
-    let fences = batch.tx.fences_of(run.id).await?;
+    let Some(run) = batch.tx.run(id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Some(Stepped::On)) };
+    let fences = batch.tx.fences_of(id).await?;
     if let Some(lost) = run.plan.targets().into_iter().find(|target| !fences.contains_key(*target)) {
         let why = format!("it has lost its lock on {lost}, which a later run may hold");
         drop(batch);
-        return end(cx, run.id, RunState::Failed, why).await;
+        return end(cx, id, RunState::Failed, why).await.map(Some);
     }
-    let fence = step.target.as_ref().and_then(|target| fences.get(&target.name)).copied();
-    row.place = Some(Place { instance: cx.store.instance().to_owned(), start: cx.store.start(), fence, execution: None });
+    let fence = fence_of(&fences, step);
+    if row.place.as_ref().is_none_or(|place| place.fence != fence) {
+        return Ok(Some(Stepped::On));
+    }
     cx.claim.hold(&mut batch.tx).await?;
-    batch.tx.start_attempt(&row).await?;
-    let target = step.target.as_ref().map(|target| target.name.as_str());
-    let fence = fence.map(|fence| fence.to_string());
-    let detail = json!({ "step": step.id, "uses": step.uses, "target": target, "attempt": number, "fence": fence });
-    batch.audit("system", "step.start", format!("run:{}", run.id), AuditDecision::Allowed, "intended", detail);
+    batch.tx.start_attempt(row, about(step, row)).await?;
     batch.commit().await?;
-    match carry_out(cx, run, step, &mut row, false).await.told() {
-        Some(told) => {
-            finish(cx, run, row, told, step).await?;
-            Ok(Stepped::On)
-        }
-        None => Ok(Stepped::Later(cx.clock.now())),
-    }
+    Ok(None)
+}
+
+/// What the audit log says of an attempt that begins.
+fn about(step: &PlannedStep, row: &Attempt) -> Value {
+    let target = step.target.as_ref().map(|target| target.name.as_str());
+    let fence = row.place.as_ref().and_then(|place| place.fence).map(|fence| fence.to_string());
+    json!({ "step": step.id, "uses": step.uses, "target": target, "attempt": row.attempt, "fence": fence })
+}
+
+fn fence_of(fences: &BTreeMap<String, Fence>, step: &PlannedStep) -> Option<Fence> {
+    step.target.as_ref().and_then(|target| fences.get(&target.name)).copied()
 }
 
 /// Asks the check of a step whether it happened.
 async fn check(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt, why: &str) -> Result<Stepped, store::Error> {
     let Some(check) = &step.check else { return ask_people(cx, run.id, step, why).await };
     let mut asked = new_attempt(cx, run, row.index, check, row.attempt);
-    let said = match carry_out(cx, run, check, &mut asked, false).await {
+    let said = match carry_out(cx, run, check, &mut asked, Begin::Stored).await {
         Outcome::Ended(Ok(output)) => output.data["exit"].as_u64().ok_or(output.summary),
         Outcome::Ended(Err(error)) => Err(error.to_string()),
-        Outcome::Cancelled | Outcome::Left => return Ok(Stepped::On),
+        Outcome::Cancelled | Outcome::Left | Outcome::NotBegun(_) => return Ok(Stepped::On),
     };
     let told = match said {
         Ok(HAPPENED) => {

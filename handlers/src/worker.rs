@@ -391,10 +391,23 @@ fn is_clash(error: &store::Error) -> bool {
 
 async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
     batch.preload(events).await?;
+    let rules = batch.rules.clone();
+    let routed: Vec<_> = events
+        .iter()
+        .map(|event| match &event.payload {
+            Payload::Alert(sighting) => on_alert::expect(&batch, &rules, event, sighting),
+            _ => None,
+        })
+        .collect();
+    let groups = events
+        .iter()
+        .zip(&routed)
+        .filter_map(|(event, routed)| Some((event.source.clone(), routed.as_ref()?.incident.as_ref()?.group_key.clone())));
+    batch.preload_incidents(groups.collect()).await?;
     let mut finished = Vec::with_capacity(events.len());
-    for event in events {
+    for (event, routed) in events.iter().zip(routed) {
         let outcome = match &event.payload {
-            Payload::Alert(sighting) => on_alert::handle(&mut batch, event, sighting).await.map(|()| None)?,
+            Payload::Alert(sighting) => on_alert::handle(&mut batch, event, sighting, routed).await.map(|()| None)?,
             Payload::Heartbeat(heartbeat) => on_heartbeat::handle(&mut batch, event, heartbeat).await.map(|()| None)?,
             Payload::Act(act) => Some(on_act::handle(&mut batch, event.seq, act).await?),
         };

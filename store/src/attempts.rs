@@ -3,7 +3,7 @@
 use domain::audit::{AuditDecision, NewAudit};
 use domain::id::RunId;
 use domain::run::Attempt;
-use serde_json::json;
+use serde_json::Value;
 
 use crate::codec::{from_doc, to_doc};
 use crate::runs::ACTIVE;
@@ -11,11 +11,11 @@ use crate::tx::{exec, on, rows};
 use crate::{Error, Tx};
 
 impl Tx {
-    /// Stores the intent of an attempt, and its row in the audit log. Commit before anything happens.
+    /// Stores the intent of an attempt, and its row in the audit log with this `detail`. Commit before anything happens.
     ///
     /// # Errors
     /// [`Error::Conflict`] if this attempt was begun already, by whomever.
-    pub async fn start_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
+    pub async fn start_attempt(&mut self, attempt: &Attempt, detail: Value) -> Result<(), Error> {
         let inserted = exec!(
             self,
             "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5) on conflict do nothing",
@@ -35,7 +35,7 @@ impl Tx {
             object: format!("run:{}", attempt.run),
             decision: AuditDecision::Allowed,
             reason: "begun".to_owned(),
-            detail: json!({ "step": attempt.step, "attempt": attempt.attempt }),
+            detail,
         })
         .await
     }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::codec::{clean, from_doc, from_word, micros, time, to_doc, word};
 use crate::incidents::escape_like;
-use crate::tx::{exec, on, rows};
+use crate::tx::{exec, exec_rows, on, rows};
 use crate::{Error, Store, Tx};
 
 pub(crate) type Row = (i64, i64, String, String, String, String, String, String, String, Option<i64>);
@@ -31,19 +31,34 @@ impl Tx {
     /// # Errors
     /// As any use of the database; then the decision must not last either.
     pub async fn audit(&mut self, row: &NewAudit) -> Result<(), Error> {
-        let row = stored_form(row);
-        let mac = self.core.audit_keys.mac(&row);
-        exec!(
+        self.audit_all(std::slice::from_ref(row)).await
+    }
+
+    /// Adds several rows, in this order.
+    ///
+    /// # Errors
+    /// As any use of the database; then the decisions must not last either.
+    pub async fn audit_all(&mut self, rows: &[NewAudit]) -> Result<(), Error> {
+        let stored = rows.iter().map(|row| {
+            let row = stored_form(row);
+            let mac = self.core.audit_keys.mac(&row);
+            Ok((word(&row.decision)?, to_doc(&row.detail)?, mac, row))
+        });
+        let stored: Vec<_> = stored.collect::<Result<_, Error>>()?;
+        exec_rows!(
             self,
-            "insert into audit (at, actor, action, object, decision, reason, detail, mac) values ($1, $2, $3, $4, $5, $6, $7, $8)",
-            micros(row.at),
-            &row.actor,
-            &row.action,
-            &row.object,
-            word(&row.decision)?,
-            &row.reason,
-            to_doc(&row.detail)?,
-            mac
+            "insert into audit (at, actor, action, object, decision, reason, detail, mac) ",
+            stored,
+            |b, r| b
+                .push_bind(micros(r.3.at))
+                .push_bind(&r.3.actor)
+                .push_bind(&r.3.action)
+                .push_bind(&r.3.object)
+                .push_bind(&r.0)
+                .push_bind(&r.3.reason)
+                .push_bind(&r.1)
+                .push_bind(&r.2),
+            ""
         );
         Ok(())
     }

@@ -60,38 +60,58 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn next_incident_number(&mut self) -> Result<i64, Error> {
+        if let Some(last) = &mut self.last_number {
+            *last += 1;
+            return Ok(*last);
+        }
         let sql = match self.is_postgres() {
             true => "select nextval('incident_number')",
-            false => "update numbers set last = last + 1 returning last",
+            false => "select last + 1 from numbers",
         };
         let number: Option<(i64,)> = row!(self, sql);
-        number.map(|(number,)| number).ok_or_else(|| crate::codec::corrupt("numbers", "last", "it is missing"))
+        let (number,) = number.ok_or_else(|| crate::codec::corrupt("numbers", "last", "it is missing"))?;
+        if !self.is_postgres() {
+            // Nobody else writes before this transaction ends, and then the last one is stored.
+            self.last_number = Some(number);
+        }
+        Ok(number)
     }
 
-    /// Stores a new incident.
+    /// Keeps the numbers that were given out.
+    pub(crate) async fn write_number(&mut self) -> Result<(), Error> {
+        if let Some(last) = self.last_number.take() {
+            exec!(self, "update numbers set last = $1", last);
+        }
+        Ok(())
+    }
+
+    /// Stores new incidents.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if one is open for its source and grouping key.
-    pub async fn insert_incident(&mut self, incident: &Incident) -> Result<(), Error> {
-        let inserted = exec!(
+    /// [`Error::Conflict`] if one is open for the source and grouping key of any of them.
+    pub async fn insert_incidents(&mut self, incidents: &[&Incident]) -> Result<(), Error> {
+        let docs: Vec<_> = incidents.iter().map(|incident| Ok((*incident, to_doc(incident)?))).collect::<Result<_, Error>>()?;
+        let inserted: Vec<(String,)> = rows_of!(
             self,
-            "insert into incidents (id, number, source, group_key, state, severity_name, search, resolved_at, version, doc) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing",
-            incident.id.to_string(),
-            incident.number,
-            clean(&incident.source),
-            clean(&incident.group_key),
-            incident.state.as_str(),
-            clean(&incident.severity_name),
-            search(&incident.title),
-            incident.resolved.as_ref().map(|(at, _)| micros(*at)),
-            incident.version,
-            to_doc(incident)?
+            "insert into incidents (id, number, source, group_key, state, severity_name, search, resolved_at, version, doc) ",
+            docs,
+            |b, r| b
+                .push_bind(r.0.id.to_string())
+                .push_bind(r.0.number)
+                .push_bind(clean(&r.0.source))
+                .push_bind(clean(&r.0.group_key))
+                .push_bind(r.0.state.as_str())
+                .push_bind(clean(&r.0.severity_name))
+                .push_bind(search(&r.0.title))
+                .push_bind(r.0.resolved.as_ref().map(|(at, _)| micros(*at)))
+                .push_bind(r.0.version)
+                .push_bind(&r.1),
+            " on conflict do nothing returning id"
         );
-        if inserted != 1 {
+        if inserted.len() != incidents.len() {
             return Err(Error::Conflict);
         }
-        self.incident_changed(incident, None);
+        incidents.iter().for_each(|incident| self.incident_changed(incident, None));
         Ok(())
     }
 

@@ -22,6 +22,8 @@ pub struct Tx {
     pub(crate) writes: bool,
     /// Lifecycle events of what it changed.
     pub(crate) told: Vec<Lifecycle>,
+    /// The last incident number that it gave out, on SQLite.
+    pub(crate) last_number: Option<i64>,
 }
 
 /// The connection of a transaction.
@@ -33,7 +35,7 @@ pub(crate) enum Conn {
 
 impl Tx {
     pub(crate) fn new(core: Arc<Core>, conn: Conn, writes: bool) -> Self {
-        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, told: Vec::new() }
+        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, told: Vec::new(), last_number: None }
     }
 
     /// Makes it last, then tells who listens.
@@ -41,6 +43,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Retry`] and [`Error::Unavailable`]. After the latter nobody knows whether it lasted.
     pub async fn commit(mut self) -> Result<(), Error> {
+        self.write_number().await?;
         self.write_told().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,

@@ -192,11 +192,11 @@ async fn put(store: &Store, mut one: Incident, state: RunState, of_alert: AlertS
     one.closed_at = (one.state == IncidentState::Closed).then_some(at);
     let of_it = ended(Some(id), state, at);
     let mut tx = store.begin().await.unwrap();
-    tx.insert_incident(&one).await.unwrap();
+    tx.insert_incidents(&[&one]).await.unwrap();
     tx.put_alerts(&[alert("am", &one.group_key, of_alert, Some(id), at)]).await.unwrap();
     tx.tell(&[Entry { incident: id, at, kind: EntryKind::Note, who: None, text: "said".to_owned(), detail: None }]).await.unwrap();
     tx.insert_run(&of_it).await.unwrap();
-    tx.start_attempt(&attempt(of_it.id, 0, 1, at)).await.unwrap();
+    tx.start_attempt(&attempt(of_it.id, 0, 1, at), json!({})).await.unwrap();
     tx.commit().await.unwrap();
     id
 }

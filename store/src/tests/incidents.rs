@@ -72,19 +72,19 @@ on_both! {
         let at = world.now();
         let mut tx = store.begin().await.unwrap();
         let mut first = incident(tx.next_incident_number().await.unwrap(), NASTY, IncidentState::Open, at);
-        tx.insert_incident(&first).await.unwrap();
+        tx.insert_incidents(&[&first]).await.unwrap();
         let second = incident(tx.next_incident_number().await.unwrap(), NASTY, IncidentState::Acknowledged, at);
         assert_eq!((first.number, second.number), (1, 2));
-        assert!(matches!(tx.insert_incident(&second).await, Err(Error::Conflict)));
+        assert!(matches!(tx.insert_incidents(&[&second]).await, Err(Error::Conflict)));
         let mut elsewhere = incident(3, NASTY, IncidentState::Open, at);
         elsewhere.source = "other".to_owned();
-        tx.insert_incident(&elsewhere).await.unwrap();
-        assert!(matches!(tx.insert_incident(&first).await, Err(Error::Conflict)), "and one per id");
+        tx.insert_incidents(&[&elsewhere]).await.unwrap();
+        assert!(matches!(tx.insert_incidents(&[&first]).await, Err(Error::Conflict)), "and one per id");
         first.state = IncidentState::Resolved;
         first.resolved = Some((at, Some("ann".to_owned())));
         first.version = 2;
         tx.put_incident(&first, 1).await.unwrap();
-        tx.insert_incident(&second).await.unwrap();
+        tx.insert_incidents(&[&second]).await.unwrap();
         tx.commit().await.unwrap();
 
         // Reopening would make a second open one.
@@ -103,7 +103,7 @@ on_both! {
         let store = world.open("a").await;
         let mut tx = store.begin().await.unwrap();
         let first = incident(1, "x", IncidentState::Open, world.now());
-        tx.insert_incident(&first).await.unwrap();
+        tx.insert_incidents(&[&first]).await.unwrap();
         tx.commit().await.unwrap();
         let mut changes = store.changes();
         let mut racers = Vec::new();
@@ -143,7 +143,7 @@ on_both! {
             incident(6, "c", IncidentState::Closed, at),
         ];
         for incident in &all {
-            tx.insert_incident(incident).await.unwrap();
+            tx.insert_incidents(&[incident]).await.unwrap();
         }
         let key = |group: &str| ("am".to_owned(), group.to_owned());
         let latest = tx.latest_incidents(&[key("a"), key("b"), key("c"), key("d")]).await.unwrap();
@@ -166,7 +166,7 @@ on_both! {
                 _ => one.title,
             };
             one.severity_name = if number % 2 == 0 { "critical".to_owned() } else { "warning".to_owned() };
-            tx.insert_incident(&one).await.unwrap();
+            tx.insert_incidents(&[&one]).await.unwrap();
         }
         tx.commit().await.unwrap();
         let mut tx = store.read().await.unwrap();

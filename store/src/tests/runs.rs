@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use super::make::{NASTY, approval, attempt, run};
 use super::on_both;
 use crate::{Error, RunFilter};
+use serde_json::json;
 
 on_both! {
     async fn a_run_changes_by_compare_and_set(world) {
@@ -126,11 +127,11 @@ on_both! {
         let mut tx = store.begin().await.unwrap();
         let mut first = attempt(id, 0, 1, world.now());
         assert!(matches!(tx.finish_attempt(&first).await, Err(Error::Conflict)), "not begun");
-        tx.start_attempt(&first).await.unwrap();
-        assert!(matches!(tx.start_attempt(&first).await, Err(Error::Conflict)));
+        tx.start_attempt(&first, json!({})).await.unwrap();
+        assert!(matches!(tx.start_attempt(&first, json!({})).await, Err(Error::Conflict)));
         let second = attempt(id, 0, 2, world.now());
-        tx.start_attempt(&attempt(id, 1, 1, world.now())).await.unwrap();
-        tx.start_attempt(&second).await.unwrap();
+        tx.start_attempt(&attempt(id, 1, 1, world.now()), json!({})).await.unwrap();
+        tx.start_attempt(&second, json!({})).await.unwrap();
         first.state = AttemptState::Unknown;
         first.error = Some(NASTY.to_owned());
         tx.finish_attempt(&first).await.unwrap();

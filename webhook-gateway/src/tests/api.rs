@@ -55,7 +55,7 @@ async fn incidents(world: &World, count: usize) -> Vec<IncidentId> {
             links: Vec::new(),
             version: 1,
         };
-        tx.insert_incident(&incident).await.unwrap();
+        tx.insert_incidents(&[&incident]).await.unwrap();
         let text = "Opened.".to_owned();
         tx.tell(&[Entry { incident: incident.id, at: now, kind: EntryKind::Opened, who: None, text, detail: None }]).await.unwrap();
         ids.push(incident.id);
