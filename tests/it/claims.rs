@@ -63,38 +63,42 @@ async fn the_run(world: &World) -> anyhow::Result<Value> {
 
 #[tokio::test]
 async fn a_stopped_holder_loses_its_run_and_begins_nothing_when_it_goes_on() -> anyhow::Result<()> {
-    let postgres = Postgres::shared().await?;
-    let (a, b, ledger) = pair(postgres, "6s").await?;
-    let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
-    let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
-    a.send(&[Alert::service_down()]).await?;
-    let name = holder(&a, postgres, &database).await?;
-    let (mut stopped, other) = if name == "a" { (a, b) } else { (b, a) };
-    stopped.proc()?.signal(Signal::STOP)?;
-    assert_eq!(ledger.lines(), ["one"]);
+    harness::rounds("holder of a claim stopped past its lease", 1, async |tally| {
+        let postgres = Postgres::shared().await?;
+        let (a, b, ledger) = pair(postgres, "6s").await?;
+        let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
+        let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
+        a.send(&[Alert::service_down()]).await?;
+        let name = holder(&a, postgres, &database).await?;
+        let (mut stopped, other) = if name == "a" { (a, b) } else { (b, a) };
+        stopped.proc()?.signal(Signal::STOP)?;
+        tally.faults += 1;
+        assert_eq!(ledger.lines(), ["one"]);
 
-    // The other one takes the run when the lease is over; the step that was begun it leaves alone until that has been silent for long past its
-    // time, and repeats it only because it changes nothing.
-    let run = other.run_in("succeeded", SOON * 5).await?;
-    assert_eq!(ledger.lines(), ["one", "two"], "{run}");
-    let freed = other.metric("watchkeeper_claims_lapsed_total").await?;
-    ensure!(freed >= 1.0, "{freed} claims lapsed");
-    stopped.proc()?.signal(Signal::CONT)?;
-    // It hears so when it renews its claims, or when it reports an end that is refused, whichever comes first.
-    eventually(SOON, async || {
-        let log = stopped.log();
-        ensure!(log.contains("a claim was lost") || log.contains("that is not ours any more was refused"), "it has not noticed");
+        // The other one takes the run when the lease is over; the step that was begun it leaves alone until that has been silent for long past its
+        // time, and repeats it only because it changes nothing.
+        let run = other.run_in("succeeded", SOON * 5).await?;
+        assert_eq!(ledger.lines(), ["one", "two"], "{run}");
+        let freed = other.metric("watchkeeper_claims_lapsed_total").await?;
+        ensure!(freed >= 1.0, "{freed} claims lapsed");
+        stopped.proc()?.signal(Signal::CONT)?;
+        // It hears so when it renews its claims, or when it reports an end that is refused, whichever comes first.
+        eventually(SOON, async || {
+            let log = stopped.log();
+            ensure!(log.contains("a claim was lost") || log.contains("that is not ours any more was refused"), "it has not noticed");
+            Ok(())
+        })
+        .await?;
+        // Time in which it could begin the next step, if it did.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        tally.ledger(&ledger.lines(), &["one", "two"])?;
+        let run = the_run(&other).await?;
+        assert_eq!(run["run"]["state"], "succeeded");
+        let twice = |step: &str| run["attempts"].as_array().into_iter().flatten().filter(|one| one["step"] == step).count();
+        assert_eq!((twice("one"), twice("two")), (1, 1), "{run}");
         Ok(())
     })
-    .await?;
-    // Time in which it could begin the next step, if it did.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(ledger.lines(), ["one", "two"]);
-    let run = the_run(&other).await?;
-    assert_eq!(run["run"]["state"], "succeeded");
-    let twice = |step: &str| run["attempts"].as_array().into_iter().flatten().filter(|one| one["step"] == step).count();
-    assert_eq!((twice("one"), twice("two")), (1, 1), "{run}");
-    Ok(())
+    .await
 }
 
 #[tokio::test]
@@ -120,28 +124,32 @@ async fn on_sqlite_a_stopped_server_goes_on_with_what_it_has() -> anyhow::Result
 /// One replica's machine is an hour ahead, then the database's clock is: neither makes a second owner of a run that is under way.
 #[tokio::test]
 async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
-    let postgres = Postgres::start().await?;
-    let (a, b, ledger) = pair(&postgres, "9s").await?;
-    let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
-    let faketime = std::fs::read_dir("/usr/lib")?.flatten().map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
-    let faketime = faketime.filter(|path| path.exists()).find_map(|path| path.to_str().map(str::to_owned));
-    let faketime = faketime.context("no libfaketime; ./test installs it")?;
-    let b = b.env("LD_PRELOAD", &faketime).env("FAKETIME", "+1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
-    a.send(&[Alert::service_down()]).await?;
-    let first = holder(&a, &postgres, &database).await?;
-    postgres.turn_clock(Duration::from_secs(3600)).await?;
-    let run = a.run_in("succeeded", SOON).await?;
-    assert_eq!(ledger.lines(), ["one", "two"], "{run}");
-    assert_eq!(run["attempts"].as_array().map(Vec::len), Some(3), "no step was tried twice: {run}");
-    for world in [&a, &b] {
-        ensure!(!world.log().contains("it is free again"), "a claim of {first} was taken");
-    }
-    // The timers of both follow the one clock: what comes next is decided, by whoever.
-    b.send(&[Alert::new("Later")]).await?;
-    eventually(SOON, async || {
-        ensure!(b.incidents().await?.len() == 2, "it is not decided");
-        Ok(())
+    harness::rounds("clocks set an hour ahead", 1, async |tally| {
+        let postgres = Postgres::start().await?;
+        let (a, b, ledger) = pair(&postgres, "9s").await?;
+        let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
+        let faketime = std::fs::read_dir("/usr/lib")?.flatten().map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
+        let faketime = faketime.filter(|path| path.exists()).find_map(|path| path.to_str().map(str::to_owned));
+        let faketime = faketime.context("no libfaketime; ./test installs it")?;
+        let b = b.env("LD_PRELOAD", &faketime).env("FAKETIME", "+1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
+        a.send(&[Alert::service_down()]).await?;
+        let first = holder(&a, &postgres, &database).await?;
+        postgres.turn_clock(Duration::from_secs(3600)).await?;
+        tally.faults += 2;
+        let run = a.run_in("succeeded", SOON).await?;
+        tally.ledger(&ledger.lines(), &["one", "two"])?;
+        assert_eq!(run["attempts"].as_array().map(Vec::len), Some(3), "no step was tried twice: {run}");
+        for world in [&a, &b] {
+            ensure!(!world.log().contains("it is free again"), "a claim of {first} was taken");
+        }
+        // The timers of both follow the one clock: what comes next is decided, by whoever.
+        b.send(&[Alert::new("Later")]).await?;
+        eventually(SOON, async || {
+            ensure!(b.incidents().await?.len() == 2, "it is not decided");
+            Ok(())
+        })
+        .await
     })
     .await
 }
@@ -150,12 +158,12 @@ async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_race_carry_every_job_out_once() -> anyhow::Result<()> {
     let _alone = crate::storm::ALONE.lock().await;
-    let rounds = if harness::long() { 50 } else { 3 };
     let postgres = Postgres::shared().await?;
     let url = postgres.create_database().await?;
     let dir = temp_dir("race")?;
     let stores = [open(&url, "a").await?, open(&url, "b").await?];
-    for round in 0..rounds {
+    harness::rounds("two replicas race for 1,000 jobs", if harness::long() { 50 } else { 3 }, async |tally| {
+        let round = tally.rounds;
         let path = dir.path().join(format!("ledger-{round}"));
         let ledger = Arc::new(OpenOptions::new().create(true).append(true).open(&path)?);
         let jobs: Vec<NewJob> = (0..1_000).map(|n| job(&format!("{round}/{n}"))).collect();
@@ -172,8 +180,10 @@ async fn replicas_that_race_carry_every_job_out_once() -> anyhow::Result<()> {
         }
         let odd: Vec<_> = lines.iter().filter(|(_, times)| **times != 1).collect();
         ensure!(lines.len() == 1_000 && odd.is_empty(), "round {round}: {} jobs, not once: {odd:?}", lines.len());
-    }
-    Ok(())
+        tally.lines += lines.len() as u64;
+        Ok(())
+    })
+    .await
 }
 
 /// Claims and carries out until nothing is left. The effect is a line in a file that no database knows of.

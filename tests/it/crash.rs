@@ -23,34 +23,39 @@ fn plan() -> anyhow::Result<Plan> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_is_there_after_every_kill() -> anyhow::Result<()> {
     let _alone = crate::storm::ALONE.lock().await;
-    let mut world = plan()?.start().await?;
-    let mut kept = BTreeSet::new();
-    for round in 0..ROUNDS {
-        if round > 0 {
-            world.start().await?;
+    harness::rounds("server killed under load", 1, async |tally| {
+        let mut world = plan()?.start().await?;
+        let mut kept = BTreeSet::new();
+        for round in 0..ROUNDS {
+            if round > 0 {
+                world.start().await?;
+            }
+            let load = Load::start(&world, round);
+            load.answered(20).await?;
+            // At another moment of whatever it does in each round.
+            tokio::time::sleep(Duration::from_millis(round * 137 % 600)).await;
+            world.kill9()?;
+            tally.faults += 1;
+            kept.extend(load.stop().await?);
         }
-        let load = Load::start(&world, round);
-        load.answered(20).await?;
-        // At another moment of whatever it does in each round.
-        tokio::time::sleep(Duration::from_millis(round * 137 % 600)).await;
-        world.kill9()?;
-        kept.extend(load.stop().await?);
-    }
-    world.start().await?;
-    let mut stored = BTreeSet::new();
-    for event in world.all("/events", "after").await? {
-        let twice = !stored.insert(event["payload"]["labels"]["delivery"].as_str().unwrap_or_default().to_owned());
-        ensure!(!twice, "an event is there twice: {event:#}");
-    }
-    let lost: Vec<&String> = kept.difference(&stored).collect();
-    ensure!(lost.is_empty(), "{} of {} deliveries that were answered are lost: {lost:?}", lost.len(), kept.len());
-    // And each of them has been decided: it is an alert of its incident.
-    eventually(SOON, async || {
-        let incidents = world.incidents().await?;
-        ensure!(incidents.len() == 1, "there are {} incidents", incidents.len());
-        let (total, active) = (&incidents[0]["alerts_total"], &incidents[0]["alerts_active"]);
-        ensure!(total == stored.len() && active == stored.len(), "{total} alerts, {active} active, of {} events", stored.len());
-        Ok(())
+        world.start().await?;
+        let mut stored = BTreeSet::new();
+        for event in world.all("/events", "after").await? {
+            let twice = !stored.insert(event["payload"]["labels"]["delivery"].as_str().unwrap_or_default().to_owned());
+            ensure!(!twice, "an event is there twice: {event:#}");
+        }
+        let lost: Vec<&String> = kept.difference(&stored).collect();
+        ensure!(lost.is_empty(), "{} of {} deliveries that were answered are lost: {lost:?}", lost.len(), kept.len());
+        tally.lines += kept.len() as u64;
+        // And each of them has been decided: it is an alert of its incident.
+        eventually(SOON, async || {
+            let incidents = world.incidents().await?;
+            ensure!(incidents.len() == 1, "there are {} incidents", incidents.len());
+            let (total, active) = (&incidents[0]["alerts_total"], &incidents[0]["alerts_active"]);
+            ensure!(total == stored.len() && active == stored.len(), "{total} alerts, {active} active, of {} events", stored.len());
+            Ok(())
+        })
+        .await
     })
     .await
 }
@@ -195,53 +200,62 @@ async fn begun(world: &World, ledger: &Ledger) -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_command_goes_on_while_its_server_is_away_and_its_result_is_taken() -> anyhow::Result<()> {
-    for killed in [true, false] {
-        let (plan, ledger) = slow("3")?;
-        let mut world = plan.start().await?;
-        begun(&world, &ledger).await?;
-        if killed {
-            world.kill9()?;
-        } else {
-            // As systemd restarts a unit with `KillMode=process`. It does not wait for the command.
-            let asked = Instant::now();
-            world.stop().await?;
-            ensure!(asked.elapsed() < Duration::from_secs(2), "the stop took {:?}", asked.elapsed());
+    harness::rounds("server killed or stopped while a command runs", 1, async |tally| {
+        for killed in [true, false] {
+            let (plan, ledger) = slow("3")?;
+            let mut world = plan.start().await?;
+            begun(&world, &ledger).await?;
+            if killed {
+                world.kill9()?;
+            } else {
+                // As systemd restarts a unit with `KillMode=process`. It does not wait for the command.
+                let asked = Instant::now();
+                world.stop().await?;
+                ensure!(asked.elapsed() < Duration::from_secs(2), "the stop took {:?}", asked.elapsed());
+            }
+            tally.faults += 1;
+            world.start().await?;
+            let run = world.run_in("succeeded", SOON).await?;
+            let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+            assert_eq!(attempts, ["succeeded"], "killed: {killed}");
+            tally.ledger(&ledger.lines(), &["sleep 3"])?;
         }
-        world.start().await?;
-        let run = world.run_in("succeeded", SOON).await?;
-        let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
-        assert_eq!(attempts, ["succeeded"], "killed: {killed}");
-        assert_eq!(ledger.lines(), ["sleep 3"], "killed: {killed}");
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
 async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a_person_has_looked() -> anyhow::Result<()> {
-    let (plan, ledger) = slow("20")?;
-    let mut world = plan.start().await?;
-    begun(&world, &ledger).await?;
-    let children = world.service_pids();
-    let shim = shim_of(&world).await?;
-    world.kill9()?;
-    rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
-    world.start().await?;
-    assert_eq!(world.service_pids(), children, "the supervised child is adopted");
-    let run = world.run_in("unknown", SOON).await?;
-    let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
-    assert_eq!(attempts, ["unknown"]);
+    harness::rounds("server and shim killed while a command runs", 1, async |tally| {
+        let (plan, ledger) = slow("20")?;
+        let mut world = plan.start().await?;
+        begun(&world, &ledger).await?;
+        let children = world.service_pids();
+        let shim = shim_of(&world).await?;
+        world.kill9()?;
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
+        world.start().await?;
+        assert_eq!(world.service_pids(), children, "the supervised child is adopted");
+        let run = world.run_in("unknown", SOON).await?;
+        tally.faults += 2;
+        tally.unknown += 1;
+        let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+        assert_eq!(attempts, ["unknown"]);
 
-    // Nothing else touches its target before a person has looked.
-    world.send(&[Alert::new("Second")]).await?;
-    let held = state_of(&world, "second", "held").await?;
-    ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
-    let id = run["run"]["id"].as_str().unwrap();
-    let settle = json!({ "how": "abort", "reason": "it hung, I killed it" });
-    let answer = world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&settle)).await?;
-    ensure!(answer.status.is_success(), "{answer:?}");
-    state_of(&world, "second", "succeeded").await?;
-    assert_eq!(ledger.lines(), ["sleep 20", "second"]);
-    Ok(())
+        // Nothing else touches its target before a person has looked.
+        world.send(&[Alert::new("Second")]).await?;
+        let held = state_of(&world, "second", "held").await?;
+        ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
+        let id = run["run"]["id"].as_str().unwrap();
+        let settle = json!({ "how": "abort", "reason": "it hung, I killed it" });
+        let answer = world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&settle)).await?;
+        ensure!(answer.status.is_success(), "{answer:?}");
+        state_of(&world, "second", "succeeded").await?;
+        tally.ledger(&ledger.lines(), &["sleep 20", "second"])?;
+        Ok(())
+    })
+    .await
 }
 
 /// Server and shim die in the middle; the step's check tells that it did not happen, so it is done, once.

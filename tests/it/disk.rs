@@ -55,46 +55,51 @@ async fn whole(world: &World, database: &std::path::Path, kept: &[String]) -> an
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_and_forgotten_when_there_is_room_again() -> anyhow::Result<()> {
-    let (world, data) = on_a_small_disk(32).await?;
-    let mut kept = Vec::new();
-    for round in 0..2 {
-        let name = format!("{round}-before");
-        ensure!(post(&world, &name).await? == 200, "{name} was not accepted");
-        kept.push(name);
-        let filler = data.join("filler");
-        fill(&filler)?;
-        let mut refused = 0;
-        for n in 0..200 {
-            let name = format!("{round}-{n}");
-            match post(&world, &name).await? {
-                200 => kept.push(name),
-                503 => refused += 1,
-                other => anyhow::bail!("answered {other}"),
+    harness::rounds("disk full", 1, async |tally| {
+        let (world, data) = on_a_small_disk(32).await?;
+        let mut kept = Vec::new();
+        for round in 0..2 {
+            let name = format!("{round}-before");
+            ensure!(post(&world, &name).await? == 200, "{name} was not accepted");
+            kept.push(name);
+            let filler = data.join("filler");
+            fill(&filler)?;
+            tally.faults += 1;
+            let mut refused = 0;
+            for n in 0..200 {
+                let name = format!("{round}-{n}");
+                match post(&world, &name).await? {
+                    200 => kept.push(name),
+                    503 => refused += 1,
+                    other => anyhow::bail!("answered {other}"),
+                }
+                if refused >= 5 {
+                    break;
+                }
             }
-            if refused >= 5 {
-                break;
-            }
+            ensure!(refused >= 5, "the disk was never full");
+            let alive = world.http().get(format!("{}/livez", world.url())).send().await?.status().as_u16();
+            ensure!(alive == 200, "/livez says {alive}");
+            fs::remove_file(&filler)?;
+            let name = format!("{round}-after");
+            eventually(Duration::from_secs(10), async || {
+                let status = post(&world, &name).await?;
+                ensure!(status == 200, "{status}");
+                Ok(())
+            })
+            .await?;
+            kept.push(name);
         }
-        ensure!(refused >= 5, "the disk was never full");
-        let alive = world.http().get(format!("{}/livez", world.url())).send().await?.status().as_u16();
-        ensure!(alive == 200, "/livez says {alive}");
-        fs::remove_file(&filler)?;
-        let name = format!("{round}-after");
-        eventually(Duration::from_secs(10), async || {
-            let status = post(&world, &name).await?;
-            ensure!(status == 200, "{status}");
+        eventually(SOON, async || {
+            let incidents = world.incidents().await?;
+            ensure!(incidents.len() == 1 && incidents[0]["alerts_active"].as_u64() >= Some(kept.len() as u64), "{incidents:?}");
             Ok(())
         })
         .await?;
-        kept.push(name);
-    }
-    eventually(SOON, async || {
-        let incidents = world.incidents().await?;
-        ensure!(incidents.len() == 1 && incidents[0]["alerts_active"].as_u64() >= Some(kept.len() as u64), "{incidents:?}");
-        Ok(())
+        tally.lines += kept.len() as u64;
+        whole(&world, &data.join("watchkeeper.db"), &kept).await
     })
-    .await?;
-    whole(&world, &data.join("watchkeeper.db"), &kept).await
+    .await
 }
 
 /// Writes until nothing more fits.
@@ -109,38 +114,43 @@ fn fill(file: &std::path::Path) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sync_that_fails_is_never_a_yes() -> anyhow::Result<()> {
-    let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.allow("store").allow("event");
-    plan.merge(json!({ "targets": null }));
-    let mut world = plan.start().await?;
-    let pid = world.proc()?.pid();
-    let mut kept = vec!["before".to_owned()];
-    ensure!(post(&world, "before").await? == 200, "not accepted");
-    let inject = ["-f", "-q", "-p", &pid.to_string(), "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"];
-    let mut strace = Cmd::new("strace").args(inject).spawn()?;
-    eventually(SOON, async || {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
-        for task in tasks {
-            let status = fs::read_to_string(task.path().join("status"))?;
-            ensure!(!status.contains("TracerPid:\t0\n"), "not every thread is traced");
+    harness::rounds("syncs fail with EIO", 1, async |tally| {
+        let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.allow("store").allow("event");
+        plan.merge(json!({ "targets": null }));
+        let mut world = plan.start().await?;
+        let pid = world.proc()?.pid();
+        let mut kept = vec!["before".to_owned()];
+        ensure!(post(&world, "before").await? == 200, "not accepted");
+        let inject = ["-f", "-q", "-p", &pid.to_string(), "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"];
+        let mut strace = Cmd::new("strace").args(inject).spawn()?;
+        eventually(SOON, async || {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+            for task in tasks {
+                let status = fs::read_to_string(task.path().join("status"))?;
+                ensure!(!status.contains("TracerPid:\t0\n"), "not every thread is traced");
+            }
+            Ok(())
+        })
+        .await?;
+        for n in 0..10 {
+            let status = post(&world, &format!("during-{n}")).await?;
+            tally.faults += 1;
+            ensure!(status == 503, "a delivery whose sync failed was answered with {status}");
         }
-        Ok(())
+        strace.term()?;
+        strace.wait(SOON).await?;
+        eventually(Duration::from_secs(10), async || {
+            let status = post(&world, "after").await?;
+            ensure!(status == 200, "{status}");
+            Ok(())
+        })
+        .await?;
+        kept.push("after".to_owned());
+        tally.lines += kept.len() as u64;
+        let database = world.dir().join("data/watchkeeper.db");
+        whole(&world, &database, &kept).await
     })
-    .await?;
-    for n in 0..10 {
-        let status = post(&world, &format!("during-{n}")).await?;
-        ensure!(status == 503, "a delivery whose sync failed was answered with {status}");
-    }
-    strace.term()?;
-    strace.wait(SOON).await?;
-    eventually(Duration::from_secs(10), async || {
-        let status = post(&world, "after").await?;
-        ensure!(status == 200, "{status}");
-        Ok(())
-    })
-    .await?;
-    kept.push("after".to_owned());
-    let database = world.dir().join("data/watchkeeper.db");
-    whole(&world, &database, &kept).await
+    .await
 }
 
 #[tokio::test]

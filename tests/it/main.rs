@@ -49,6 +49,8 @@ mod peers;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod slack;

@@ -91,40 +91,49 @@ async fn a_consumer_that_vanished_is_made_again_where_it_was() -> anyhow::Result
 
 #[tokio::test]
 async fn a_stream_made_anew_is_read_from_its_beginning_and_told() -> anyhow::Result<()> {
-    let mut nats = Nats::start().await?;
-    let context = stream(&nats, stream::Config::default()).await?;
-    let world = plan(&nats)?.start().await?;
-    publish(&context, 0..3).await?;
-    taken(&world, 3.0).await?;
-    nats.kill9()?;
-    nats.delete_store()?;
-    nats.restart().await?;
-    let context = stream(&nats, stream::Config::default()).await?;
-    // The same places in the stream as the first three: they are other messages all the same.
-    publish(&context, 3..6).await?;
-    taken(&world, 6.0).await?;
-    let told = about_ourselves(&world, "MessagesLost").await?;
-    ensure!(told["summary"].as_str().is_some_and(|summary| summary.contains("made again")), "{told}");
-    let tasks = world.incidents().await?.iter().filter(|incident| incident["source"] == "tasks").count();
-    ensure!(tasks == 6, "{tasks} tasks");
-    Ok(())
+    harness::rounds("NATS killed, its store deleted", 1, async |tally| {
+        let mut nats = Nats::start().await?;
+        let context = stream(&nats, stream::Config::default()).await?;
+        let world = plan(&nats)?.start().await?;
+        publish(&context, 0..3).await?;
+        taken(&world, 3.0).await?;
+        nats.kill9()?;
+        nats.delete_store()?;
+        tally.faults += 1;
+        nats.restart().await?;
+        let context = stream(&nats, stream::Config::default()).await?;
+        // The same places in the stream as the first three: they are other messages all the same.
+        publish(&context, 3..6).await?;
+        taken(&world, 6.0).await?;
+        let told = about_ourselves(&world, "MessagesLost").await?;
+        ensure!(told["summary"].as_str().is_some_and(|summary| summary.contains("made again")), "{told}");
+        let tasks = world.incidents().await?.iter().filter(|incident| incident["source"] == "tasks").count();
+        tally.lines += tasks as u64;
+        ensure!(tasks == 6, "{tasks} tasks");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
 async fn a_message_sent_again_after_the_streams_own_window_is_one_event() -> anyhow::Result<()> {
-    let nats = Nats::start().await?;
-    let context = stream(&nats, stream::Config { duplicate_window: Duration::from_millis(200), ..Default::default() }).await?;
-    let world = plan(&nats)?.start().await?;
-    for id in ["a", "a", "b"] {
-        let message = jetstream::message::PublishMessage::build().payload(r#"{"id":"1"}"#.into()).message_id(id);
-        let ack = context.send_publish("task.created", message).await?.await?;
-        ensure!(!ack.duplicate, "the stream did not notice");
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    taken(&world, 3.0).await?;
-    let repeats = world.metric("watchkeeper_events_deduplicated_total").await?;
-    ensure!((repeats - 1.0).abs() < f64::EPSILON, "{repeats}");
-    Ok(())
+    harness::rounds("messages sent again after the window of NATS", 1, async |tally| {
+        let nats = Nats::start().await?;
+        let context = stream(&nats, stream::Config { duplicate_window: Duration::from_millis(200), ..Default::default() }).await?;
+        let world = plan(&nats)?.start().await?;
+        for id in ["a", "a", "b"] {
+            let message = jetstream::message::PublishMessage::build().payload(r#"{"id":"1"}"#.into()).message_id(id);
+            let ack = context.send_publish("task.created", message).await?.await?;
+            ensure!(!ack.duplicate, "the stream did not notice");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        taken(&world, 3.0).await?;
+        tally.faults += 1;
+        let repeats = world.metric("watchkeeper_events_deduplicated_total").await?;
+        ensure!((repeats - 1.0).abs() < f64::EPSILON, "{repeats}");
+        Ok(())
+    })
+    .await
 }
 
 fn kept_by_nats(nats: &Nats) -> anyhow::Result<Plan> {
@@ -137,45 +146,51 @@ fn kept_by_nats(nats: &Nats) -> anyhow::Result<Plan> {
 
 #[tokio::test]
 async fn deliveries_rest_on_the_stream_until_the_store_has_them() -> anyhow::Result<()> {
-    let mut nats = Nats::start().await?;
-    let mut world = kept_by_nats(&nats)?.allow("the store is unavailable").start().await?;
-    let first = Alert::new("Each").label("n", "1");
-    world.send(std::slice::from_ref(&first)).await?;
-    world.send(std::slice::from_ref(&first)).await?;
-    eventually(SOON, async || {
-        let incidents = world.incidents().await?;
-        ensure!(incidents.len() == 1 && incidents[0]["alerts_total"] == 1, "{incidents:?}");
-        let repeats = world.metric("watchkeeper_events_deduplicated_total").await?;
-        ensure!((repeats - 1.0).abs() < f64::EPSILON, "{repeats}");
-        Ok(())
-    })
-    .await?;
+    harness::rounds("NATS killed and back, then the server", 1, async |tally| {
+        let mut nats = Nats::start().await?;
+        let mut world = kept_by_nats(&nats)?.allow("the store is unavailable").start().await?;
+        let first = Alert::new("Each").label("n", "1");
+        world.send(std::slice::from_ref(&first)).await?;
+        world.send(std::slice::from_ref(&first)).await?;
+        eventually(SOON, async || {
+            let incidents = world.incidents().await?;
+            ensure!(incidents.len() == 1 && incidents[0]["alerts_total"] == 1, "{incidents:?}");
+            let repeats = world.metric("watchkeeper_events_deduplicated_total").await?;
+            ensure!((repeats - 1.0).abs() < f64::EPSILON, "{repeats}");
+            Ok(())
+        })
+        .await?;
 
-    nats.kill9()?;
-    eventually(SOON, async || {
-        let answer = world.post(body(&[first.clone().label("n", "2")]).to_string()).await?;
-        ensure!(answer.status == reqwest::StatusCode::SERVICE_UNAVAILABLE, "{}", answer.status);
-        Ok(())
-    })
-    .await?;
-    nats.restart().await?;
-    eventually(SOON, async || world.send(&[first.clone().label("n", "2")]).await).await?;
-    // Accepted and at once killed: the stream has them.
-    world.send(&[first.clone().label("n", "3")]).await?;
-    world.kill9()?;
-    world.start().await?;
-    let many: Vec<Alert> = (0..10_000).map(|n| Alert::new("Storm").label("n", &n.to_string())).collect();
-    let text = body(&many).to_string();
-    ensure!(text.len() > 1024 * 1024, "larger than NATS takes in one message");
-    let answer = world.post(text).await?;
-    ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.json);
-    eventually(SOON * 2, async || {
-        let incidents = world.incidents().await?;
-        let total = |name: &str| {
-            incidents.iter().find(|incident| incident.to_string().contains(name)).map(|incident| incident["alerts_total"].clone())
-        };
-        ensure!(total("Each") == Some(json!(3)) && total("Storm") == Some(json!(10_000)), "{:?} {:?}", total("Each"), total("Storm"));
-        Ok(())
+        nats.kill9()?;
+        tally.faults += 1;
+        eventually(SOON, async || {
+            let answer = world.post(body(&[first.clone().label("n", "2")]).to_string()).await?;
+            ensure!(answer.status == reqwest::StatusCode::SERVICE_UNAVAILABLE, "{}", answer.status);
+            Ok(())
+        })
+        .await?;
+        nats.restart().await?;
+        eventually(SOON, async || world.send(&[first.clone().label("n", "2")]).await).await?;
+        // Accepted and at once killed: the stream has them.
+        world.send(&[first.clone().label("n", "3")]).await?;
+        world.kill9()?;
+        tally.faults += 1;
+        tally.lines += 10_003;
+        world.start().await?;
+        let many: Vec<Alert> = (0..10_000).map(|n| Alert::new("Storm").label("n", &n.to_string())).collect();
+        let text = body(&many).to_string();
+        ensure!(text.len() > 1024 * 1024, "larger than NATS takes in one message");
+        let answer = world.post(text).await?;
+        ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.json);
+        eventually(SOON * 2, async || {
+            let incidents = world.incidents().await?;
+            let total = |name: &str| {
+                incidents.iter().find(|incident| incident.to_string().contains(name)).map(|incident| incident["alerts_total"].clone())
+            };
+            ensure!(total("Each") == Some(json!(3)) && total("Storm") == Some(json!(10_000)), "{:?} {:?}", total("Each"), total("Storm"));
+            Ok(())
+        })
+        .await
     })
     .await
 }

@@ -204,6 +204,15 @@ fn dependencies(folder: &str) -> Vec<(String, String)> {
     found
 }
 
+/// `./test --long` shares its time among so many.
+#[test]
+fn the_tests_of_faults_are_counted() {
+    let begins = |line: &str| line.contains("harness::rounds(\"") || line.trim_start().starts_with("sweep(\"");
+    let here = |file: &PathBuf| file.starts_with(repo().join("tests/it")) && !file.ends_with("tidy.rs");
+    let count = rust_files().iter().filter(|file| here(file)).flat_map(|file| lines(file)).filter(|(_, line)| begins(line)).count();
+    assert_eq!(count, harness::FAULTS as usize, "say so in tests/src/tally.rs");
+}
+
 fn rust_files() -> Vec<PathBuf> {
     let all = file_names().into_values().flatten();
     all.filter(|path| path.extension().is_some_and(|end| end == "rs")).collect()

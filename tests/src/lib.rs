@@ -11,6 +11,7 @@ mod ports;
 mod proc;
 mod proxy;
 mod reaper;
+mod tally;
 mod wait;
 pub mod world;
 
@@ -24,6 +25,7 @@ pub use proc::Proc;
 pub use proxy::Proxy;
 pub use reaper::temp_dir;
 pub use rustix::process::Signal;
+pub use tally::{FAULTS, Tally, long, rounds, table};
 pub use wait::eventually;
 
 use std::{path::PathBuf, time::Duration};
@@ -43,12 +45,6 @@ pub fn tools() -> PathBuf {
 pub fn http_trusting(pem: &[u8]) -> anyhow::Result<reqwest::Client> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
     Ok(client.tls_certs_only([reqwest::Certificate::from_pem(pem)?]).build()?)
-}
-
-/// Whether the tests run at length: `./test --long`.
-#[expect(clippy::disallowed_methods, reason = "how the test command speaks to the tests")]
-pub fn long() -> bool {
-    std::env::var_os("WATCHKEEPER_TEST_LONG").is_some()
 }
 
 /// An HTTP client that never leaves this machine by a proxy, never follows a redirect and gives up after 30 s.
