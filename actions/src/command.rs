@@ -116,7 +116,7 @@ impl Action for Command {
         let limit = self.0.time_left(cx);
         // What only looks may die with the server: it is looked again.
         let done = match cx.effect {
-            Effect::ReadOnly => program::run(what, limit).await,
+            Effect::ReadOnly => program::run_watched(what, limit, &*cx.host).await,
             _ => self.0.settings.executions.run(cx, what, limit).await,
         };
         let done = done.map_err(|error| match error {

@@ -22,6 +22,7 @@ use domain::canonical::digest;
 use domain::run::{Execution, Fence};
 use serde::{Deserialize, Serialize};
 
+use crate::live;
 use crate::proc::{Stat, boot_id};
 use crate::program::{Finished, Invocation, ProgramError};
 use crate::shim::{self, Order};
@@ -68,9 +69,22 @@ impl Executions {
     /// Runs a command to its end, or takes up the one that `cx` says to resume. Dropping the future leaves the command alone; when the run is
     /// cancelled it is ended.
     pub(crate) async fn run(&self, cx: &ActionCx, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
-        match &cx.resume {
-            Some(known) => self.take_up(cx, known, what, limit).await,
-            None => self.begin(cx, what, limit).await,
+        let folder = self.folder_of(cx.resume.as_ref().map_or(&cx.execution, |known| &known.id));
+        let watch = async {
+            match &folder {
+                Some(folder) => live::watch(folder, &*cx.host).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = async {
+            match &cx.resume {
+                Some(known) => self.take_up(cx, known, what, limit).await,
+                None => self.begin(cx, what, limit).await,
+            }
+        };
+        tokio::select! {
+            ended = ended => ended,
+            never = watch => match never {},
         }
     }
 

@@ -6,6 +6,7 @@ pub mod egress;
 mod executions;
 mod health;
 mod http;
+mod live;
 mod look;
 mod output;
 mod params;

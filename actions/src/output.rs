@@ -31,11 +31,12 @@ pub(crate) struct Shown {
 }
 
 impl Capture {
-    /// Reads to the end, as fast as it comes: the writer never waits for us.
-    pub(crate) async fn fill(&mut self, mut from: impl AsyncRead + Unpin) {
+    /// Reads to the end, as fast as it comes: the writer never waits for us. `tell` sees what comes.
+    pub(crate) async fn fill(&mut self, mut from: impl AsyncRead + Unpin, tell: impl Fn(&[u8])) {
         let mut buffer = vec![0; 16 * 1024];
         // A broken pipe is the end of what there is to read.
         while let Ok(n @ 1..) = from.read(&mut buffer).await {
+            tell(&buffer[..n]);
             self.push(&buffer[..n]);
         }
     }
@@ -111,7 +112,7 @@ mod tests {
 
     async fn captured(bytes: &[u8]) -> Capture {
         let mut capture = Capture::default();
-        capture.fill(bytes).await;
+        capture.fill(bytes, |_| {}).await;
         capture
     }
 

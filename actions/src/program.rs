@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use domain::action::RunHost;
+use domain::printed::Source;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
@@ -13,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
+use crate::live::{self, Tap};
 use crate::output::Capture;
 use crate::proc;
 
@@ -65,6 +68,8 @@ pub(crate) struct Bounds<S> {
     pub(crate) stop: S,
     /// What is ended with it then.
     pub(crate) reach: Reach,
+    /// Gets a copy of what is printed.
+    pub(crate) tap: Tap,
 }
 
 /// Whom a limit or a stop reaches.
@@ -89,7 +94,17 @@ pub(crate) enum ProgramError {
 
 /// Runs a program. Dropping the future ends its group: TERM, and KILL after 10 s.
 pub(crate) async fn run(what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
-    run_within(what, Bounds { limit, stop: std::future::pending(), reach: Reach::Group }).await
+    run_within(what, Bounds { limit, stop: std::future::pending(), reach: Reach::Group, tap: Tap::default() }).await
+}
+
+/// The same; what it prints is passed on while it runs.
+pub(crate) async fn run_watched(what: Invocation, limit: Duration, host: &dyn RunHost) -> Result<Finished, ProgramError> {
+    let tap = Tap::default();
+    let bounds = Bounds { limit, stop: std::future::pending(), reach: Reach::Group, tap: tap.clone() };
+    tokio::select! {
+        ended = run_within(what, bounds) => ended,
+        never = live::tell(&tap, host) => match never {},
+    }
 }
 
 /// The same, ended by more than the time.
@@ -97,6 +112,7 @@ pub(crate) async fn run_within(what: Invocation, bounds: Bounds<impl Future<Outp
     let began = Instant::now();
     let mut group = Group::start(&what).map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
+    let tap = bounds.tap.clone();
     let how = {
         let (input, out, err) = group.pipes();
         let feed = async {
@@ -107,12 +123,12 @@ pub(crate) async fn run_within(what: Invocation, bounds: Bounds<impl Future<Outp
         };
         let read_out = async {
             if let Some(pipe) = out {
-                stdout.fill(pipe).await
+                stdout.fill(pipe, |bytes| tap.push(Source::Stdout, bytes)).await
             }
         };
         let read_err = async {
             if let Some(pipe) = err {
-                stderr.fill(pipe).await
+                stderr.fill(pipe, |bytes| tap.push(Source::Stderr, bytes)).await
             }
         };
         let mut talk = Box::pin(async { tokio::join!(feed, read_out, read_err) });

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::live::{self, Tap};
 use crate::output::Capture;
 use crate::proc;
 use crate::program::{Bounds, Finished, How, Invocation, ProgramError, Reach, run_within};
@@ -132,8 +133,12 @@ async fn carry_out(order: Order, ears: &mut Ears) -> (Result<Finished, ProgramEr
             }
         }
     };
-    let bounds = Bounds { limit: Duration::from_millis(order.limit_ms), stop, reach: Reach::Descendants };
-    let result = run_within(order.what, bounds).await;
+    let tap = Tap::default();
+    let bounds = Bounds { limit: Duration::from_millis(order.limit_ms), stop, reach: Reach::Descendants, tap: tap.clone() };
+    let result = tokio::select! {
+        result = run_within(order.what, bounds) => result,
+        never = live::keep(&tap, &order.folder) => match never {},
+    };
     (result, began.elapsed())
 }
 

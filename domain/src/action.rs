@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::id::RunId;
 use crate::plan::Target;
+use crate::printed::Printed;
 use crate::run::{Execution, Fence};
 
 /// How much harm an action can do. Ordered.
@@ -132,6 +133,16 @@ pub trait RunHost: Send + Sync {
 
     /// Returns when the run is no longer one that may act: end what was begun.
     async fn cancelled(&self);
+
+    /// Passes on what a command prints, for people who watch. False if that was not possible now: offer it again.
+    async fn printed(&self, _piece: &Printed) -> bool {
+        true
+    }
+
+    /// Whether whoever watches lost what was printed before, so that it should be passed on from the oldest that there is. It is told once.
+    fn anew(&self) -> bool {
+        false
+    }
 }
 
 /// What an action brought back.

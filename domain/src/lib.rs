@@ -25,6 +25,7 @@ pub mod order;
 pub mod permission;
 pub mod plan;
 pub mod planning;
+pub mod printed;
 pub mod redact;
 pub mod route;
 pub mod rules;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::action::{ActionError, ActionOutput, Effect};
 use crate::id::RunId;
 use crate::plan::Target;
+use crate::printed::Source;
 use crate::run::Fence;
 
 /// The issuer of orders, and the audience of reports.
@@ -82,6 +83,28 @@ pub struct Report {
     pub iat: i64,
     /// How it ended.
     pub ended: Ended,
+}
+
+/// A piece of what an order's command prints, for people who watch. Nothing rests on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// The agent.
+    pub iss: String,
+    /// [`SERVER`].
+    pub aud: String,
+    /// The execution.
+    pub jti: String,
+    /// Seconds since 1970.
+    pub iat: i64,
+    /// Where it was printed to.
+    pub source: Source,
+    /// See [`crate::printed::Printed`].
+    pub offset: u64,
+    /// See [`crate::printed::Printed`].
+    pub oldest: bool,
+    /// The bytes, as base64.
+    pub text: String,
 }
 
 /// How an order ended.

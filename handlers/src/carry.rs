@@ -11,8 +11,10 @@ use domain::duration::Dur;
 use domain::id::RunId;
 use domain::job::{NewJob, Urgency};
 use domain::plan::PlannedStep;
+use domain::printed::Printed;
 use domain::run::{Attempt, AttemptState, Execution, Run, RunState};
 use serde_json::json;
+use store::Watched;
 
 use crate::Cx;
 use crate::batch::Batch;
@@ -99,6 +101,7 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
         () = cancelled(cx, run.id), if !lasting => return Outcome::Cancelled,
         () = cx.wake.stopped(), if lasting => return Outcome::Left,
     };
+    cx.store.forget_printed(host.watched());
     match std::mem::take(&mut *host.begun.lock().unwrap_or_else(PoisonError::into_inner)) {
         Begun::No => {}
         Begun::Yes(execution) => row.place.iter_mut().for_each(|place| place.execution = Some(execution.clone())),
@@ -197,6 +200,10 @@ impl Host {
     fn lock(&self) -> MutexGuard<'_, Begun> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn watched(&self) -> Watched {
+        Watched { run: self.row.run, index: self.row.index, attempt: self.row.attempt }
+    }
 }
 
 #[async_trait]
@@ -242,5 +249,10 @@ impl RunHost for Host {
 
     async fn cancelled(&self) {
         cancelled(&self.cx, self.row.run).await;
+    }
+
+    async fn printed(&self, piece: &Printed) -> bool {
+        self.cx.store.show_printed(self.watched(), piece, &self.cx.redactor);
+        true
     }
 }

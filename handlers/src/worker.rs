@@ -76,7 +76,7 @@ impl Worker {
         let mut changes = this.cx.store.changes();
         while !this.cx.wake.stopping() {
             tokio::select! {
-                change = changes.recv() => if !matches!(change, Err(tokio::sync::broadcast::error::RecvError::Closed)) { this.cx.wake.wake(); },
+                change = changes.recv() => if !matches!(change, Ok(store::Change::Printed(_)) | Err(tokio::sync::broadcast::error::RecvError::Closed)) { this.cx.wake.wake(); },
                 () = this.cx.wake.woken() => {}
             }
         }

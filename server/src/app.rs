@@ -23,7 +23,7 @@ use webhook_gateway::{
     Connections, ConsoleSettings, Gateway, Limits, LoginLinks, Settings as GatewaySettings, SourceTable, Stop as GatewayStop, TlsFiles,
 };
 
-use crate::agent::{Desk, Dispatch, Remote, Roll};
+use crate::agent::{Desk, Dispatch, Remote, Roll, Screen};
 use crate::alone::alone;
 use crate::audit::Sealer;
 use crate::beat::HttpBeat;
@@ -129,6 +129,8 @@ impl App {
         };
         if let (Some(roll), Some(link)) = (&roll, &link) {
             tasks.push(tokio::spawn(Arc::clone(roll).listen(link.clone(), stop.soft.clone())));
+            let screen = Screen::new(Arc::clone(roll), store.clone(), Arc::clone(&cx.redactor));
+            tasks.push(tokio::spawn(screen.listen(link.clone(), stop.soft.clone())));
         }
         if roles.worker {
             tasks.push(tokio::spawn(Worker::new(cx).run()));

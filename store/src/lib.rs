@@ -38,6 +38,7 @@ mod rule_sets;
 mod runs;
 mod samples;
 mod schema;
+mod screens;
 mod sight;
 mod signin;
 mod sqlite;
@@ -48,7 +49,7 @@ mod tx;
 
 use std::sync::Arc;
 
-use domain::id::IncidentId;
+use domain::id::{IncidentId, RunId};
 
 pub use audit::AuditFilter;
 pub use cards::CardPost;
@@ -66,6 +67,7 @@ pub use open::{Backend, Options};
 pub use prune::{Aging, Pruned};
 pub use runs::RunFilter;
 pub use samples::Sample;
+pub use screens::{Seen, Watched};
 pub use signin::{SessionRow, TokenRow};
 pub use tx::Tx;
 
@@ -88,6 +90,8 @@ pub enum Change {
     Incident(IncidentId),
     /// The outcome of this event is known.
     Outcome(i64),
+    /// A step of this run printed something. Told in this process only.
+    Printed(RunId),
     /// Something may have changed that was not told.
     Missed,
 }

@@ -236,7 +236,7 @@ fn written(changes: &HashSet<Change>, me: &str) -> Vec<String> {
             Change::Jobs => "j".to_owned(),
             Change::Incident(id) => format!("i{id}"),
             Change::Outcome(seq) => format!("o{seq}"),
-            Change::Missed => continue,
+            Change::Missed | Change::Printed(_) => continue,
         };
         match texts.last_mut() {
             Some(text) if text.len() + word.len() < MOST_BYTES => {

@@ -15,6 +15,7 @@ use crate::clock::ServerClock;
 use crate::gate::Line;
 use crate::link::{Ear, Ends, Link};
 use crate::postgres::Server;
+use crate::screens::Screens;
 use crate::sight::Sightings;
 use crate::sqlite::SqliteFile;
 use crate::tx::{Conn, Tx};
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     pub(crate) link: OnceLock<Link>,
     /// Whether lifecycle events are kept for the bus.
     pub(crate) publishes: AtomicBool,
+    /// What running steps print.
+    pub(crate) screens: Screens,
     durability: String,
 }
 
@@ -110,6 +113,7 @@ impl Store {
             sightings: Sightings::default(),
             link: OnceLock::new(),
             publishes: AtomicBool::new(false),
+            screens: Screens::default(),
             durability,
         });
         // A name that a living process has as well says nothing about whose claims those are.
@@ -153,6 +157,7 @@ impl Store {
             sightings: Sightings::default(),
             link: OnceLock::new(),
             publishes: AtomicBool::new(false),
+            screens: Screens::default(),
             durability: "opened to read only".to_owned(),
         });
         let intake = accept::Intake::start(core.clone(), options.max_waiting);

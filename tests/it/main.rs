@@ -37,6 +37,8 @@ mod doctor;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod live;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod nats;

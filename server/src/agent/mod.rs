@@ -9,6 +9,7 @@ mod obey;
 mod presence;
 mod remote;
 mod roll;
+mod screen;
 pub(crate) mod settings;
 pub(crate) mod token;
 
@@ -22,6 +23,7 @@ pub(crate) use dispatch::Dispatch;
 pub(crate) use obey::Agent;
 pub(crate) use remote::Remote;
 pub(crate) use roll::Roll;
+pub(crate) use screen::Screen;
 
 /// Orders and reports that nobody took are dropped after this time; orders expire long before.
 const KEPT: Duration = Duration::from_hours(24);
@@ -62,7 +64,12 @@ impl Names {
         format!("{}.agent.{agent}.hello", self.prefix)
     }
 
-    /// Not on the stream: asks an agent to announce itself now.
+    /// Not on the stream: who does not hear it now sees the result.
+    fn output(&self, agent: &str) -> String {
+        format!("{}.agent.{agent}.output", self.prefix)
+    }
+
+    /// Not on the stream: asks an agent to announce itself now, and to begin again with what its commands print.
     fn hail(&self, agent: &str) -> String {
         format!("{}.agent.{agent}.hail", self.prefix)
     }

@@ -1,6 +1,7 @@
 //! The agent: takes orders, obeys those that are signed, in time and on its own lists, once each, and reports how they ended.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(crate) struct Agent {
     pub(super) link: Link,
     pub(super) under_way: Mutex<HashMap<String, CancellationToken>>,
     pub(super) hailed: Notify,
+    /// How often a server asked for everything anew.
+    pub(super) hails: AtomicU64,
     pub(super) stop: CancellationToken,
 }
 
@@ -78,6 +81,7 @@ impl Agent {
             link: Link::new(settings.link.clone()),
             under_way: Mutex::default(),
             hailed: Notify::new(),
+            hails: AtomicU64::new(0),
             settings,
             stop,
         }))
@@ -210,7 +214,7 @@ impl Agent {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(order.jti.clone(), cancelled.clone());
         let this = Arc::clone(self);
         tokio::spawn(async move {
-            let host = Arc::new(Host { ledger: Arc::clone(&this.ledger), execution: order.jti.clone(), cancelled });
+            let host = Arc::new(Host::new(&this, &order.jti, cancelled));
             if let Some(ended) = this.carry_out(&order, resume, &host).await {
                 this.end(&order, ended);
             }

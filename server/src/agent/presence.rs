@@ -1,5 +1,6 @@
 //! An agent among others: it announces itself, and hears who hails it or cancels what it does.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +55,10 @@ impl Agent {
                 loop {
                     tokio::select! {
                         Some(cancel) = cancels.next() => self.cancel(&cancel.payload),
-                        Some(_) = hails.next() => self.hailed.notify_one(),
+                        Some(_) = hails.next() => {
+                            self.hails.fetch_add(1, Ordering::Relaxed);
+                            self.hailed.notify_one();
+                        }
                         else => return anyhow::Ok(()),
                     }
                 }

@@ -62,6 +62,10 @@ impl Roll {
         Ok(Self { names: Names::new(&config.prefix), agents, rules, heard: Mutex::default() })
     }
 
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// The key of an agent.
     pub(super) fn key(&self, agent: &str) -> Option<&Checker> {
         self.agents.get(agent)
@@ -139,11 +143,12 @@ impl Roll {
             return;
         };
         let mut all = self.lock();
-        let last = all.get(agent).map(|heard| &heard.announced);
-        // An older one was recorded and sent again by somebody else.
-        if last.is_some_and(|last| last.iat > announced.iat) {
+        let last = all.get(agent);
+        // An older one was recorded and sent again by somebody else; after a silence its clock may have been set back.
+        if last.is_some_and(|last| last.announced.iat > announced.iat && last.since.elapsed() <= SILENT) {
             return;
         }
+        let last = last.map(|last| &last.announced);
         if last.is_none_or(|last| Announcement { iat: 0, ..last.clone() } != Announcement { iat: 0, ..announced.clone() }) {
             let (version, host, targets) = (&announced.version, &announced.host, announced.targets.len());
             tracing::info!(agent, version, host, targets, protocol = announced.protocol, "an agent announced itself");

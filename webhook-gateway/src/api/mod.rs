@@ -10,7 +10,7 @@ mod events;
 mod incidents;
 mod input;
 mod runbooks;
-mod runs;
+pub(crate) mod runs;
 pub(crate) mod stream;
 pub(crate) mod tokens;
 

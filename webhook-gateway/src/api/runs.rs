@@ -8,10 +8,10 @@ use axum::{Json, Router};
 use domain::act::Verb;
 use domain::id::RunId;
 use domain::permission::Right;
-use domain::run::Settlement;
+use domain::run::{Attempt, AttemptState, Settlement};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::RunFilter;
+use store::{RunFilter, Seen};
 
 use super::acts::act;
 use super::input::{Asked, Body, Named, page};
@@ -50,7 +50,7 @@ async fn list(State(app): State<App>, caller: Caller, Asked(asked): Asked<Filter
     Ok(Json(json!({"items": items, "next": next})))
 }
 
-/// `GET /runs/{id}`: the run, its attempts and its approval.
+/// `GET /runs/{id}`: the run, its attempts and its approval; in `live` what steps under way print, as far as this server hears of it.
 async fn show(State(app): State<App>, caller: Caller, Named(id): Named<RunId>) -> Result<Json<Value>, ApiError> {
     caller.needs(&app, Right::View).await?;
     let found = ask(&app, async {
@@ -58,9 +58,25 @@ async fn show(State(app): State<App>, caller: Caller, Named(id): Named<RunId>) -
         let Some(run) = tx.run(id).await? else { return Ok(None) };
         let attempts = tx.attempts(id).await?;
         let approval = tx.approval_of(id).await?;
-        Ok(Some(json!({"run": run, "attempts": attempts, "approval": approval})))
+        let live: Vec<Value> = live(&app.store, &attempts).map(|(attempt, seen)| written(attempt, &seen)).collect();
+        Ok(Some(json!({"run": run, "attempts": attempts, "approval": approval, "live": live})))
     });
     found.await?.map(Json).ok_or(ApiError::NotFound("run"))
+}
+
+/// What attempts under way print.
+pub(crate) fn live<'a>(store: &store::Store, attempts: &'a [Attempt]) -> impl Iterator<Item = (&'a Attempt, Seen)> {
+    let seen = attempts.first().map(|attempt| store.printed(attempt.run)).unwrap_or_default();
+    seen.into_iter().filter_map(|seen| {
+        let (index, number) = (seen.watched.index, seen.watched.attempt);
+        let attempt = attempts.iter().find(|attempt| attempt.index == index && attempt.attempt == number)?;
+        (attempt.state == AttemptState::Started).then_some((attempt, seen))
+    })
+}
+
+fn written(attempt: &Attempt, seen: &Seen) -> Value {
+    let [stdout, stderr] = &seen.shown;
+    json!({"step": attempt.step, "attempt": attempt.attempt, "stdout": stdout, "stderr": stderr})
 }
 
 /// `POST /runs/{id}/cancel`.

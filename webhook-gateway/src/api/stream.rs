@@ -1,4 +1,4 @@
-//! `/api/v1/stream`: tells over server-sent events which incidents changed. A hint to look again, never the content.
+//! `/api/v1/stream`: tells over server-sent events which incidents changed and which runs print. A hint to look again, never the content.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub(super) fn routes() -> Router<App> {
     Router::new().route("/stream", get(listen))
 }
 
-/// `GET /stream`: `event: incident` with `{"id": …}` for each incident that changed, `event: missed` when some were not told.
+/// `GET /stream`: `event: incident` with `{"id": …}` for each incident that changed, `event: printed` with
+/// `{"run": …}` when a step of it printed something, `event: missed` when some were not told.
 async fn listen(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
     caller.needs(&app, Right::View).await?;
     changes(&app)
@@ -52,6 +53,7 @@ fn told(changes: Receiver<Change>, place: OwnedSemaphorePermit) -> impl Stream<I
         loop {
             let event = match changes.recv().await {
                 Ok(Change::Incident(id)) => Event::default().event("incident").data(json!({"id": id}).to_string()),
+                Ok(Change::Printed(id)) => Event::default().event("printed").data(json!({"run": id}).to_string()),
                 Ok(Change::Missed) | Err(RecvError::Lagged(_)) => Event::default().event("missed").data("{}"),
                 Ok(_) => continue,
                 Err(RecvError::Closed) => return None,

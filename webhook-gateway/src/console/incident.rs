@@ -15,10 +15,12 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::layout::{csrf, page};
+use super::run::printed;
 use super::session::Viewer;
 use super::words::{ago, badge, clock};
 use super::{acts, card};
 use crate::api::ask;
+use crate::api::runs::live;
 use crate::error::ApiError;
 use crate::gateway::App;
 
@@ -40,6 +42,8 @@ struct Seen {
     runs: Vec<Run>,
     approval: Option<Approval>,
     timeline: Vec<(i64, Entry)>,
+    /// What steps under way print.
+    printed: Vec<store::Seen>,
 }
 
 async fn show(State(app): State<App>, viewer: Viewer, Path(number): Path<i64>, Query(flash): Query<Flash>) -> Result<Response, ApiError> {
@@ -56,7 +60,7 @@ async fn show(State(app): State<App>, viewer: Viewer, Path(number): Path<i64>, Q
         div.grid {
             div {
                 (card::card(&viewer, &drawn, now))
-                @if !seen.runs.is_empty() { (runs(&seen.runs, now)) }
+                @if !seen.runs.is_empty() { (runs(&seen.runs, &seen.printed, now)) }
             }
             div.panel {
                 h2 { "Timeline" }
@@ -79,17 +83,22 @@ async fn load(app: &App, number: i64) -> Result<Option<Seen>, store::Error> {
         None => None,
     };
     let timeline = tx.timeline(incident.id, ENTRIES).await?;
-    Ok(Some(Seen { incident, alerts, runs, approval, timeline }))
+    let mut printed = Vec::new();
+    for run in runs.iter().filter(|run| run.state.is_active()) {
+        let attempts = tx.attempts(run.id).await?;
+        printed.extend(live(&app.store, &attempts).map(|(_, seen)| seen));
+    }
+    Ok(Some(Seen { incident, alerts, runs, approval, timeline, printed }))
 }
 
-fn runs(runs: &[Run], now: Timestamp) -> Markup {
+fn runs(runs: &[Run], live: &[store::Seen], now: Timestamp) -> Markup {
     html! {
         section.panel {
             h2 { "Runs" }
             table {
                 tbody {
                     @for run in runs {
-                        tr {
+                        tr data-run=(run.id) {
                             td.title { a href={ "/runs/" (run.id) } { (run.runbook) } @if let Some(reason) = &run.reason { div.soft.small { (reason) } } }
                             td { (badge(run.state.as_str())) }
                             td.num { (ago(run.created_at, now)) }
@@ -97,6 +106,7 @@ fn runs(runs: &[Run], now: Timestamp) -> Markup {
                     }
                 }
             }
+            @for seen in live { (printed(seen)) }
         }
     }
 }

@@ -12,13 +12,14 @@ use domain::run::{Attempt, Run, RunState, Settlement};
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
-use store::RunFilter;
+use store::{RunFilter, Seen};
 
 use super::acts;
 use super::layout::{csrf, page};
 use super::session::Viewer;
 use super::words::{ago, badge, clock};
 use crate::api::ask;
+use crate::api::runs::live;
 use crate::error::ApiError;
 use crate::gateway::App;
 
@@ -94,7 +95,7 @@ async fn show(State(app): State<App>, viewer: Viewer, Path(id): Path<RunId>, Que
             pre { @for line in plan_lines(&run.plan) { (line) "\n" } }
             (decide(&viewer, &run, approval.as_ref()))
         }
-        div.panel { h2 { "Journal" } (journal(&attempts)) }
+        div.panel data-run=(run.id) { h2 { "Journal" } (journal(&attempts, &live(&app.store, &attempts).map(|(_, seen)| seen).collect::<Vec<_>>())) }
     };
     Ok(page(&viewer, "/runs", &run.runbook, &main))
 }
@@ -140,7 +141,7 @@ fn decide(viewer: &Viewer, run: &Run, approval: Option<&Approval>) -> Markup {
     }
 }
 
-fn journal(attempts: &[Attempt]) -> Markup {
+fn journal(attempts: &[Attempt], live: &[Seen]) -> Markup {
     html! {
         @if attempts.is_empty() { p.soft { "Nothing has been carried out yet." } }
         ol.timeline {
@@ -155,7 +156,23 @@ fn journal(attempts: &[Attempt]) -> Markup {
                         }
                     }
                     @if let Some(error) = &attempt.error { div { (error) } }
+                    @for seen in live.iter().filter(|seen| (seen.watched.index, seen.watched.attempt) == (attempt.index, attempt.attempt)) {
+                        (printed(seen))
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// What a step under way printed last.
+pub(super) fn printed(seen: &Seen) -> Markup {
+    let [stdout, stderr] = &seen.shown;
+    html! {
+        @for (name, shown) in [("output", stdout), ("error output", stderr)] {
+            @if !shown.text.is_empty() {
+                div.soft.small { (name) ", " (shown.lines) " lines so far" }
+                pre.live { (shown.text) }
             }
         }
     }

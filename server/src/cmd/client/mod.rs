@@ -7,6 +7,7 @@ pub(crate) mod run;
 pub(crate) mod runbook;
 pub(super) mod table;
 pub(crate) mod token;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,11 @@ impl Remote {
             Format::Table => out(answer["text"].as_str().unwrap_or("Done.")),
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Asks something and gives the answer.
+    pub(crate) fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, None)
     }
 
     /// Sends something and gives the answer.

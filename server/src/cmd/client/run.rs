@@ -1,4 +1,4 @@
-//! `run list|show|cancel|settle`.
+//! `run list|show|watch|cancel|settle`.
 
 use std::process::ExitCode;
 
@@ -27,6 +27,8 @@ enum Verb {
     },
     /// One run and its journal.
     Show { id: String },
+    /// See what one prints while it runs, until it ends or asks.
+    Watch { id: String },
     /// Stop one.
     Cancel { id: String },
     /// Say what became of a step whose outcome nobody knows; the run goes on by it.
@@ -74,6 +76,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             table(HEADER, &rows)
         }),
         Verb::Show { id } => args.remote.show(&format!("/runs/{id}"), show),
+        Verb::Watch { id } => super::watch::watch(&args.remote, &id),
         Verb::Settle { id, how, reason } => {
             args.remote.act(&format!("/runs/{id}/settle"), &json!({ "how": how.settlement(), "reason": reason }))
         }

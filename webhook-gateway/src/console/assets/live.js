@@ -62,5 +62,15 @@
   source.addEventListener("error", () => say("off", "reconnecting"));
   source.addEventListener("incident", refresh);
   source.addEventListener("missed", refresh);
+  // Much is printed: a page that shows it is fetched again at most once a second.
+  let waiting = false;
+  source.addEventListener("printed", (event) => {
+    if (waiting || !document.querySelector(`[data-run="${CSS.escape(JSON.parse(event.data).run)}"]`)) return;
+    waiting = true;
+    setTimeout(() => {
+      waiting = false;
+      refresh();
+    }, 1000);
+  });
   setInterval(refresh, 30000);
 })();
