@@ -111,6 +111,24 @@ async fn a_step_on_an_agents_target_is_carried_out_there() -> anyhow::Result<()>
     assert_eq!(ledger.lines(), ["hello"]);
     ensure!(edge.data.join("executions").is_dir() && !run["run"]["id"].is_null(), "it ran on the agent");
     ensure!(fs::read_to_string(edge.data.join("audit.jsonl"))?.contains("\"decision\":\"allowed\""), "and the agent says so");
+    // It answers once: what it says later of the same order, even by its own key, changes nothing.
+    let report = Report {
+        iss: "edge".to_owned(),
+        aud: SERVER.to_owned(),
+        jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
+        iat: 0,
+        ended: domain::order::Ended::Failed("no".to_owned()),
+    };
+    let context = jetstream::new(async_nats::connect(nats.url()).await?);
+    context.publish("watchkeeper.agent.edge.report", signed(&report, &world.dir().join("edge.pem"))?.into()).await?.await?;
+    eventually(SOON, async || {
+        let stream = context.get_stream("WATCHKEEPER_AGENTS").await?;
+        ensure!(stream.cached_info().state.messages == 0, "the report waits");
+        Ok(())
+    })
+    .await?;
+    let after = world.run_in("succeeded", SOON).await?;
+    assert_eq!((&after["attempts"], after["attempts"][0]["state"].as_str()), (&run["attempts"], Some("succeeded")));
     eventually(SOON, async || {
         let health = world.http().get(format!("{}/health", world.url())).send().await?.text().await?;
         ensure!(!health.contains("not heard of"), "{health}");

@@ -94,3 +94,44 @@ async fn an_agent_that_stays_cut_off_leaves_a_question_and_its_late_answer_count
     assert_eq!(ledger.lines(), ["sleep 3"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn an_agent_that_is_killed_while_it_is_cut_off_tells_afterwards_what_it_had_done() -> anyhow::Result<()> {
+    let (nats, wire) = Wire::lay().await?;
+    let (plan, mut edge, ledger) =
+        plan_over(&json!({ "url": nats.url() }), &json!({ "url": wire.url(&nats) }), &["sleep", "4"], "90s").await?;
+    edge.prefix = wire.prefix();
+    edge.start()?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    wire.cut(true).await?;
+    edge.kill9()?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Alone in the dark: it takes its command up without anybody to ask.
+    edge.start()?;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    wire.cut(false).await?;
+    world.run_in("succeeded", SOON * 2).await?;
+    assert_eq!(ledger.lines(), ["sleep 4"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bus_that_loses_everything_in_the_middle_of_an_order_changes_nothing() -> anyhow::Result<()> {
+    let mut nats = Nats::start().await?;
+    let link = json!({ "url": nats.url() });
+    let (plan, mut edge, ledger) = plan_over(&link, &link, &["sleep", "4"], "90s").await?;
+    edge.start()?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    begun(&ledger).await?;
+    nats.kill9()?;
+    nats.delete_store()?;
+    // It ends while there is no bus, and the stream that both sides used is gone.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    nats.restart().await?;
+    world.run_in("succeeded", SOON * 2).await?;
+    assert_eq!(ledger.lines(), ["sleep 4"]);
+    Ok(())
+}

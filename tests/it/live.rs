@@ -12,7 +12,8 @@ use domain::order::{Output, SERVER};
 use domain::printed::Source;
 use futures::StreamExt;
 use harness::eventually;
-use harness::peers::Nats;
+use harness::fantoccini::Locator;
+use harness::peers::{Chromium, Nats};
 use harness::world::{Alert, Ledger, Plan, SOON, World};
 use serde_json::{Value, json};
 
@@ -106,14 +107,7 @@ async fn watched(world: &World, id: &str, release: &PathBuf) -> anyhow::Result<(
 
 #[tokio::test]
 async fn what_a_command_on_this_host_prints_is_seen_while_it_runs_and_after_a_restart() -> anyhow::Result<()> {
-    let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
-    let ledger = plan.ledger()?;
-    let release = chatty(&plan, &ledger)?;
-    plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
-    let write = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": ["once"] }, "timeout": "90s" });
-    plan.merge(json!({ "runbooks": { "restart-service": { "steps": [write], "verify": null } } }));
-    let mut world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
+    let (mut world, ledger, release) = chatting("at_most_once").await?;
     seen_everywhere(&world).await?;
     // The shim wrote it down, so the next start shows it from the beginning.
     world.kill9()?;
@@ -126,17 +120,54 @@ async fn what_a_command_on_this_host_prints_is_seen_while_it_runs_and_after_a_re
     Ok(())
 }
 
-#[tokio::test]
-async fn what_only_looks_is_seen_too() -> anyhow::Result<()> {
+/// A server whose default runbook runs the chatty program by itself, and what ends that.
+async fn chatting(effect: &str) -> anyhow::Result<(World, Ledger, PathBuf)> {
     let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
     let ledger = plan.ledger()?;
     let release = chatty(&plan, &ledger)?;
     plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
     let with = json!({ "program": ledger.program, "args": ["once"] });
-    let look = json!({ "id": "write", "uses": "command", "with": with, "effect": "read_only", "timeout": "90s" });
-    plan.merge(json!({ "runbooks": { "restart-service": { "steps": [look], "verify": null } } }));
+    let step = json!({ "id": "write", "uses": "command", "with": with, "effect": effect, "timeout": "90s" });
+    plan.merge(json!({ "runbooks": { "restart-service": { "steps": [step], "verify": null } } }));
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
+    Ok((world, ledger, release))
+}
+
+#[tokio::test]
+async fn an_open_page_follows_by_itself() -> anyhow::Result<()> {
+    let (world, _, release) = chatting("at_most_once").await?;
+    let (id, _) = live(&world, |live| prints(live, "tick")).await?;
+    let browser = Chromium::start().await?;
+    let page = browser.page();
+    page.goto(&world.login_link("ann").await?).await?;
+    page.find(Locator::Css("button.primary")).await?.click().await?;
+    page.wait().at_most(SOON).for_element(Locator::Css("#live[data-state=on]")).await?;
+    page.goto(&format!("{}/runs/{id}", world.url())).await?;
+    let shown = async || anyhow::Ok(page.find(Locator::Css("pre.live")).await?.text().await?);
+    page.wait().at_most(SOON).for_element(Locator::Css("pre.live")).await?;
+    // Gone if anybody loads the page again.
+    page.execute("window.kept = true", vec![]).await?;
+    let before = shown().await?;
+    ensure!(before.starts_with("begin\ntoken [redacted] end\ntick"), "{before}");
+    eventually(SOON, async || {
+        let now = shown().await?;
+        ensure!(now.len() > before.len() + 20, "it stays {now:?}");
+        Ok(())
+    })
+    .await?;
+    browser.screenshot(world.dir().join("live.png")).await?;
+    fs::write(release, "")?;
+    page.wait().at_most(SOON).for_element(Locator::Css(".badge.succeeded")).await?;
+    assert_eq!(page.execute("return window.kept", vec![]).await?, json!(true));
+    let violations = browser.csp_violations().await?;
+    ensure!(violations.is_empty(), "the page broke its own policy: {violations:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_only_looks_is_seen_too() -> anyhow::Result<()> {
+    let (world, _, release) = chatting("read_only").await?;
     seen_everywhere(&world).await?;
     fs::write(release, "")?;
     world.run_in("succeeded", SOON).await?;

@@ -8,7 +8,7 @@ use domain::approval::{Approval, ApprovalState};
 use domain::card::ButtonKind;
 use domain::composing::plan_lines;
 use domain::id::RunId;
-use domain::run::{Attempt, Run, RunState, Settlement};
+use domain::run::{Attempt, AttemptState, Run, RunState, Settlement};
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -81,6 +81,7 @@ async fn show(State(app): State<App>, viewer: Viewer, Path(id): Path<RunId>, Que
     })
     .await?;
     let (run, incident, approval, attempts) = found.ok_or(ApiError::NotFound("run"))?;
+    let printing: Vec<Seen> = live(&app.store, &attempts).map(|(_, seen)| seen).collect();
     let now = app.clock.now();
     let main = html! {
         (acts::flash(&app, asked.done).await)
@@ -95,7 +96,7 @@ async fn show(State(app): State<App>, viewer: Viewer, Path(id): Path<RunId>, Que
             pre { @for line in plan_lines(&run.plan) { (line) "\n" } }
             (decide(&viewer, &run, approval.as_ref()))
         }
-        div.panel data-run=(run.id) { h2 { "Journal" } (journal(&attempts, &live(&app.store, &attempts).map(|(_, seen)| seen).collect::<Vec<_>>())) }
+        div.panel data-run=(run.id) { h2 { "Journal" } (journal(&run, &attempts, &printing, app.store.instance())) }
     };
     Ok(page(&viewer, "/runs", &run.runbook, &main))
 }
@@ -141,7 +142,18 @@ fn decide(viewer: &Viewer, run: &Run, approval: Option<&Approval>) -> Markup {
     }
 }
 
-fn journal(attempts: &[Attempt], live: &[Seen]) -> Markup {
+fn journal(run: &Run, attempts: &[Attempt], live: &[Seen], here: &str) -> Markup {
+    let of = |attempt: &Attempt| {
+        let (index, number) = (attempt.index, attempt.attempt);
+        live.iter().filter(move |seen| (seen.watched.index, seen.watched.attempt) == (index, number))
+    };
+    // What a command of another server prints is known there alone; agents tell every server.
+    let elsewhere = |attempt: &Attempt| {
+        let step = usize::try_from(attempt.index).ok().and_then(|index| run.plan.steps.get(index))?;
+        let server = &attempt.place.as_ref()?.instance;
+        let told = step.target.as_ref().is_some_and(|target| target.text("agent").is_some());
+        (attempt.state == AttemptState::Started && server != here && !told).then(|| server.clone())
+    };
     html! {
         @if attempts.is_empty() { p.soft { "Nothing has been carried out yet." } }
         ol.timeline {
@@ -156,7 +168,10 @@ fn journal(attempts: &[Attempt], live: &[Seen]) -> Markup {
                         }
                     }
                     @if let Some(error) = &attempt.error { div { (error) } }
-                    @for seen in live.iter().filter(|seen| (seen.watched.index, seen.watched.attempt) == (attempt.index, attempt.attempt)) {
+                    @if let Some(server) = elsewhere(attempt) {
+                        div.soft.small { "carried out by " (server) ": what it prints can be seen there" }
+                    }
+                    @for seen in of(attempt) {
                         (printed(seen))
                     }
                 }
@@ -171,8 +186,8 @@ pub(super) fn printed(seen: &Seen) -> Markup {
     html! {
         @for (name, shown) in [("output", stdout), ("error output", stderr)] {
             @if !shown.text.is_empty() {
-                div.soft.small { (name) ", " (shown.lines) " lines so far" }
-                pre.live { (shown.text) }
+                div.soft.small { (name) ", " (shown.lines) @if shown.lines == 1 { " line" } @else { " lines" } " so far" }
+                pre.live role="log" { span { (shown.text) } }
             }
         }
     }
