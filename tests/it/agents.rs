@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use async_nats::jetstream;
 use base64::Engine;
-use domain::order::{Order, Report, SERVER};
+use domain::order::{Cancel, Order, Report, SERVER};
 use domain::run::Fence;
 use harness::peers::Nats;
 use harness::world::{Alert, Ledger, Plan, SOON, World};
@@ -312,13 +312,26 @@ async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyh
         })
         .await?;
     }
+    // One that was stopped before it came.
+    let stopped = order(&|order| order.jti = "test-stopped".to_owned());
+    let cancel = Cancel { iss: SERVER.to_owned(), aud: "edge".to_owned(), jti: "cancel/test-stopped".to_owned(), iat: now };
+    let client = async_nats::connect(nats.url()).await?;
+    client.publish("watchkeeper.agent.edge.cancel", signed(&cancel, &dir.join("orders.pem"))?.into()).await?;
+    client.flush().await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tell(&stopped, "orders.pem").await?;
+    eventually(SOON, async || {
+        ensure!(edge.refusals().last().is_some_and(|last| last.contains("stopped before it began")), "{:?}", edge.refusals());
+        Ok(())
+    })
+    .await?;
     // And the good one again, and again: it was carried out.
     for _ in 0..3 {
         tell(&good, "orders.pem").await?;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(ledger.lines(), ["obeyed"]);
-    assert_eq!(edge.refusals().len(), cases.len());
+    assert_eq!(edge.refusals().len(), cases.len() + 1);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use domain::order::SERVER;
 use harness::eventually;
 use harness::peers::Nats;
 use harness::world::{Alert, SOON, World};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::agents::{plan, signed};
@@ -29,6 +30,32 @@ async fn an_agent_that_never_comes_is_told_nothing_and_that_is_known() -> anyhow
     edge.start()?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_while_its_agent_is_away_is_never_begun() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["never"], "60s").await?;
+    edge.kill9()?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    let run = world.run_in("running", SOON).await?;
+    let path = format!("/runs/{}", run["run"]["id"].as_str().unwrap_or_default());
+    let answer = world.call("ann", Method::POST, &format!("{path}/cancel"), Some(&json!({}))).await?;
+    ensure!(answer.status.is_success(), "{}", answer.json);
+    eventually(SOON, async || {
+        let attempts = world.get(&path).await?["attempts"].to_string();
+        ensure!(attempts.contains("was stopped before the agent edge was told"), "{attempts}");
+        Ok(())
+    })
+    .await?;
+    edge.start()?;
+    agent_where(&world, |agent| agent["here"] == true).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());
+    let context = jetstream::new(async_nats::connect(nats.url()).await?);
+    ensure!(orders(&context).await? == 0, "an order was sent");
     Ok(())
 }
 

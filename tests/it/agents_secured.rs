@@ -14,6 +14,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 
 use crate::agents::plan_over;
+use crate::agents_roll::agent_where;
 
 /// What docs/agents.md says that an agent needs, as nats-server reads it.
 const NEEDED: &str = r#"permissions: {
@@ -100,6 +101,28 @@ async fn an_nkey() -> anyhow::Result<()> {
     let wrong = json!({ "url": nats.url(), "nkey_file": file(dir.path(), "stranger", &stranger.seed()?)? });
     says(&wrong, "look at `nats.nkey_file`").await?;
     says(&json!({ "url": nats.url(), "nkey_file": file(dir.path(), "none", "hello")? }), "holds no seed of a user").await
+}
+
+#[tokio::test]
+async fn a_seed_that_is_changed_on_both_sides_is_taken_without_a_restart() -> anyhow::Result<()> {
+    let dir = temp_dir("secrets")?;
+    let (old, new) = (KeyPair::new_user(), KeyPair::new_user());
+    let of = |key: &KeyPair| format!("authorization {{ users: [ {{ nkey: {} }} ] }}", key.public_key());
+    let mut nats = Nats::with_config(&of(&old)).await?;
+    let link = json!({ "url": nats.url(), "nkey_file": file(dir.path(), "seed", &old.seed()?)? });
+    let (plan, mut edge, ledger) = plan_over(&link, &link, &["hello"], "50s").await?;
+    edge.start()?;
+    let world = plan.allow("authorization violation").start().await?;
+    agent_where(&world, |agent| agent["here"] == true).await?;
+    file(dir.path(), "seed", &new.seed()?)?;
+    nats.reconfigure(&of(&new)).await?;
+    world.send(&[Alert::service_down()]).await?;
+    world.run_in("succeeded", SOON).await.with_context(|| edge.proc.as_ref().map(harness::Proc::log).unwrap_or_default())?;
+    // They hear of each other again: not only what was asked for came through.
+    let before = agent_where(&world, |agent| agent["here"] == true).await?;
+    agent_where(&world, |agent| agent["announced"]["iat"].as_i64() > before["announced"]["iat"].as_i64()).await?;
+    assert_eq!(ledger.lines(), ["hello"]);
+    Ok(())
 }
 
 #[tokio::test]

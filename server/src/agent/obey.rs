@@ -42,6 +42,8 @@ pub(crate) struct Agent {
     pub(super) ledger: Arc<Ledger>,
     pub(super) link: Link,
     pub(super) under_way: Mutex<HashMap<String, CancellationToken>>,
+    /// Executions that were stopped before their orders came.
+    pub(super) stopped: Mutex<HashSet<String>>,
     pub(super) hailed: Notify,
     /// How often a server asked for everything anew.
     pub(super) hails: AtomicU64,
@@ -80,6 +82,7 @@ impl Agent {
             ledger: Arc::new(Ledger::open(&settings.data_dir.join("orders"))?),
             link: Link::new(settings.link.clone()),
             under_way: Mutex::default(),
+            stopped: Mutex::default(),
             hailed: Notify::new(),
             hails: AtomicU64::new(0),
             settings,
@@ -185,6 +188,10 @@ impl Agent {
         let highest = self.ledger.fence(&order.target.name)?;
         let verdict = obey(&order, &self.settings.name, &self.settings.actions, own, highest, SystemClock.now())
             .map_err(|why| why.to_string())
+            .and_then(|()| match self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&order.jti) {
+                true => Err("the run was stopped before it began".to_owned()),
+                false => Ok(()),
+            })
             .and_then(|()| self.action(&order)?.check(&order.with, own));
         self.ledger.keep_order(&order)?;
         if let Err(why) = verdict {

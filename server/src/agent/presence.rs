@@ -16,6 +16,9 @@ use super::obey::RECONNECT;
 const HELLO: Duration = Duration::from_secs(10);
 /// How often it does at most.
 const HELLO_PAUSE: Duration = Duration::from_millis(500);
+/// Stopped executions that are remembered.
+const MOST_STOPPED: usize = 1000;
+
 impl Agent {
     /// Says every few seconds, and when it is hailed, who is here, of which version, and for which targets.
     pub(super) async fn greet(self: Arc<Self>) {
@@ -49,6 +52,7 @@ impl Agent {
         loop {
             let heard = async {
                 let client = self.link.client().await?;
+                let mut replaced = std::pin::pin!(self.link.replaced());
                 let (mut cancels, mut hails) =
                     (client.subscribe(self.names.cancel(me)).await?, client.subscribe(self.names.hail(me)).await?);
                 self.hailed.notify_one();
@@ -59,6 +63,7 @@ impl Agent {
                             self.hails.fetch_add(1, Ordering::Relaxed);
                             self.hailed.notify_one();
                         }
+                        () = &mut replaced => return anyhow::Ok(()),
                         else => return anyhow::Ok(()),
                     }
                 }
@@ -76,9 +81,20 @@ impl Agent {
         };
         let Some(execution) = cancel.jti.strip_prefix("cancel/").filter(|_| cancel.aud == self.settings.name) else { return };
         let token = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(execution).cloned();
-        if let Some(token) = token.filter(|token| !token.is_cancelled()) {
-            tracing::info!(execution, "the run was stopped by a person");
-            token.cancel();
+        match token {
+            Some(token) if !token.is_cancelled() => {
+                tracing::info!(execution, "the run was stopped by a person");
+                token.cancel();
+            }
+            Some(_) => {}
+            // Its order may still come.
+            None => {
+                let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+                if stopped.len() >= MOST_STOPPED {
+                    stopped.clear();
+                }
+                stopped.insert(execution.to_owned());
+            }
         }
     }
 }

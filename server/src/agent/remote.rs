@@ -12,6 +12,7 @@ use domain::time::Clock;
 use jiff::SignedDuration;
 use serde_json::Value;
 use store::Store;
+use tokio_util::sync::CancellationToken;
 
 use super::roll::{Fit, Roll};
 use super::token::Signer;
@@ -80,9 +81,10 @@ impl Remote {
         } else if cx.resume.as_ref().is_some_and(|known| known.digest != content(&order)) {
             return Err(ActionError::Unknown("what was ordered is not what the plan says now".to_owned()));
         }
+        let stopped = CancellationToken::new();
         tokio::select! {
-            ended = self.wait(agent, &order, cx) => ended,
-            never = self.tell_cancel(agent, &order, cx) => match never {},
+            ended = self.wait(agent, &order, cx, &stopped) => ended,
+            never = self.tell_cancel(agent, &order, cx, &stopped) => match never {},
         }
     }
 
@@ -119,7 +121,7 @@ impl Remote {
 
     /// Puts the order on the stream, again and again under one execution, until the report is in the store. It goes to an agent that announced what it
     /// takes; until then it stays here, where it can be taken back.
-    async fn wait(&self, agent: &str, order: &Order, cx: &ActionCx) -> Result<ActionOutput, ActionError> {
+    async fn wait(&self, agent: &str, order: &Order, cx: &ActionCx, stopped: &CancellationToken) -> Result<ActionOutput, ActionError> {
         let until = cx.deadline.max(self.clock.now()) + GRACE;
         // What an earlier start of ours may have sent must be asked after.
         let mut sent = cx.resume.is_some();
@@ -132,6 +134,9 @@ impl Remote {
                     Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
                 },
                 Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
+            }
+            if !sent && stopped.is_cancelled() {
+                return Err(ActionError::Failed(format!("the run was stopped before the agent {agent} was told: nothing was begun")));
             }
             let now = self.clock.now();
             if now >= if sent { until } else { cx.deadline } {
@@ -175,8 +180,9 @@ impl Remote {
     }
 
     /// Tells the agent when the run is cancelled, again and again: its report says how that ended.
-    async fn tell_cancel(&self, agent: &str, order: &Order, cx: &ActionCx) -> std::convert::Infallible {
+    async fn tell_cancel(&self, agent: &str, order: &Order, cx: &ActionCx, stopped: &CancellationToken) -> std::convert::Infallible {
         cx.host.cancelled().await;
+        stopped.cancel();
         loop {
             let cancel = Cancel {
                 iss: SERVER.to_owned(),

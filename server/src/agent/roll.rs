@@ -88,6 +88,7 @@ impl Roll {
         while !stop.is_cancelled() {
             let heard = async {
                 let client = link.client().await?;
+                let mut replaced = std::pin::pin!(link.replaced());
                 let mut signs = self.subscribe(&client).await?;
                 let mut every = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
                 loop {
@@ -96,6 +97,7 @@ impl Roll {
                             Some(sign) => self.hear(&sign),
                             None => anyhow::bail!("the server ended the subscription"),
                         },
+                        () = &mut replaced => anyhow::bail!("the connection was made anew"),
                         _ = every.tick() => state.set("agents", self.problem()),
                     }
                 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use async_nats::Client;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -56,14 +57,18 @@ impl Screen {
 
     async fn take(&mut self, link: &Link) -> anyhow::Result<()> {
         let client = link.client().await?;
+        let mut replaced = std::pin::pin!(link.replaced());
         let mut pieces = client.subscribe(self.roll.names().output("*")).await?;
-        while let Some(message) = pieces.next().await {
+        loop {
+            let message = tokio::select! {
+                message = pieces.next() => message.context("the server ended the subscription")?,
+                () = &mut replaced => anyhow::bail!("the connection was made anew"),
+            };
             let Some(agent) = agent_in(&message.subject) else { continue };
             if self.show(agent, &message.payload).await == Some(Taken::Gap) {
                 self.hail(&client, agent).await?;
             }
         }
-        anyhow::bail!("the server ended the subscription")
     }
 
     async fn show(&mut self, agent: &str, token: &[u8]) -> Option<Taken> {

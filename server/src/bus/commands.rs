@@ -73,6 +73,7 @@ impl Commands {
 
     async fn take(&self, slots: &Arc<Semaphore>) -> anyhow::Result<()> {
         let client = self.link.client().await?;
+        let mut replaced = std::pin::pin!(self.link.replaced());
         let subject = format!("{}.cmd.runbook.run", self.settings.prefix);
         let mut requests = client.queue_subscribe(subject.clone(), QUEUE.to_owned()).await?;
         client.flush().await?;
@@ -82,6 +83,7 @@ impl Commands {
         loop {
             let request = tokio::select! {
                 request = requests.next() => request,
+                () = &mut replaced => anyhow::bail!("the connection was made anew"),
                 _ = every.tick() => {
                     self.link.client().await?;
                     continue;

@@ -16,6 +16,7 @@ use async_nats::Client;
 use async_nats::connection::State;
 use domain::event::{Delivery, NewEvent, Sighting, Status};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::config::NatsLink;
 use connect::Refused;
@@ -61,12 +62,20 @@ struct Shared {
     settings: NatsLink,
     client: tokio::sync::Mutex<Option<Client>>,
     refused: Refused,
+    /// Counts connections.
+    made: watch::Sender<u64>,
     state: BusState,
 }
 
 impl Link {
     pub(crate) fn new(settings: NatsLink) -> Self {
-        Self(Arc::new(Shared { settings, client: tokio::sync::Mutex::new(None), refused: Refused::default(), state: BusState::default() }))
+        Self(Arc::new(Shared {
+            settings,
+            client: tokio::sync::Mutex::new(None),
+            refused: Refused::default(),
+            made: watch::channel(0).0,
+            state: BusState::default(),
+        }))
     }
 
     /// What is wrong with it, for `/health`.
@@ -96,7 +105,17 @@ impl Link {
         }
         let client = connect::connect_telling(&self.0.settings, self.0.refused.clone()).await?;
         check_version(&client.server_info().version)?;
+        self.0.made.send_modify(|made| *made += 1);
         Ok(held.insert(client).clone())
+    }
+
+    /// Returns when another connection takes the place of the one in use: subscriptions of the old one hear nothing any more.
+    pub(crate) fn replaced(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut made = self.0.made.subscribe();
+        async move {
+            // Without the link there is nothing to hear either.
+            let _ = made.changed().await;
+        }
     }
 }
 

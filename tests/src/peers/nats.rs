@@ -33,10 +33,7 @@ impl Nats {
     pub async fn at(host: &str, lines: &str) -> anyhow::Result<Self> {
         let dir = temp_dir("nats")?;
         let (port, monitor) = (free_port(), free_port());
-        let store = dir.path().join("store");
-        let config =
-            format!("listen: {host}:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n", store.display());
-        fs::write(dir.path().join("nats.conf"), config)?;
+        configure(&dir, (host, port), monitor, lines)?;
         let proc = launch(&dir, monitor).await?;
         Ok(Self { proc, dir, host: host.to_owned(), port, monitor })
     }
@@ -67,12 +64,24 @@ impl Nats {
         Ok(fs::remove_dir_all(self.dir.path().join("store"))?)
     }
 
+    /// Starts it again with other lines in its configuration.
+    pub async fn reconfigure(&mut self, lines: &str) -> anyhow::Result<()> {
+        configure(&self.dir, (&self.host, self.port), self.monitor, lines)?;
+        self.restart().await
+    }
+
     /// Starts it again with the same ports and what is left of its store; kills it first when it runs.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         self.proc.kill9()?;
         self.proc = launch(&self.dir, self.monitor).await?;
         Ok(())
     }
+}
+
+fn configure(dir: &TempDir, (host, port): (&str, u16), monitor: u16, lines: &str) -> anyhow::Result<()> {
+    let store = dir.path().join("store");
+    let config = format!("listen: {host}:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n", store.display());
+    Ok(fs::write(dir.path().join("nats.conf"), config)?)
 }
 
 async fn launch(dir: &TempDir, monitor: u16) -> anyhow::Result<Proc> {
