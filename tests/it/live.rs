@@ -166,6 +166,35 @@ async fn an_open_page_follows_by_itself() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_flood_is_cut_and_holds_nobody_up() -> anyhow::Result<()> {
+    let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
+    let ledger = plan.ledger()?;
+    let release = plan.dir().join("release");
+    // As fast as it can, and on one line without an end too.
+    let text = format!(
+        "#!/bin/sh\nyes 'line of a flood' | head -c 40000000\nyes xyz | tr -d '\\n' | head -c 5000000 >&2\nfor i in 1 2 3; do echo last; done\n\
+         until [ -e '{}' ]; do sleep 0.1; done\n",
+        release.display()
+    );
+    plan.script("to-ledger", &text)?;
+    plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
+    let step = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": [] }, "timeout": "90s" });
+    plan.merge(json!({ "runbooks": { "restart-service": { "steps": [step], "verify": null } } }));
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    let (id, seen) = live(&world, |live| prints(live, "last\nlast\nlast\n")).await?;
+    let shown = seen["stdout"]["text"].as_str().unwrap_or_default();
+    ensure!(shown.len() <= domain::printed::SHOWN && shown.lines().all(|line| matches!(line, "line of a flood" | "last")), "{shown}");
+    ensure!(seen["stderr"]["text"].as_str().is_some_and(|text| text.len() <= domain::printed::SHOWN), "too much is kept");
+    let folder = world.dir().join("data/executions").join(format!("{id}-0-1"));
+    let kept: u64 = fs::read_dir(&folder)?.flatten().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
+    ensure!(kept < 1024 * 1024, "{kept} bytes are kept in {}", folder.display());
+    fs::write(release, "")?;
+    world.run_in("succeeded", SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_only_looks_is_seen_too() -> anyhow::Result<()> {
     let (world, _, release) = chatting("read_only").await?;
     seen_everywhere(&world).await?;
