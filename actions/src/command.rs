@@ -121,6 +121,7 @@ impl Action for Command {
         };
         let done = done.map_err(|error| match error {
             ProgramError::NotStarted { .. } => ActionError::Failed(error.to_string()),
+            ProgramError::NeverBegan => ActionError::NeverBegan(error.to_string()),
             ProgramError::Lost(problem) => ActionError::Unknown(problem),
         })?;
         self.outcome(&with, done)

@@ -5,8 +5,8 @@
 //! it does it. So an attempt without a stored process never began, one without the mark whose shim is gone never will, and any other is found again
 //! by process id and start time, or by its result.
 //!
-//! A shim carries out one command after the other. So a process id means an execution only while that has no result, and whoever wants an execution to
-//! end says so in its folder: what the shim does instead by then is not touched.
+//! A shim carries out one command after the other. So a process id means an execution only while that has no result; and who wants an execution of
+//! another run to end says so in its folder: what its shim does instead by then is not touched.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use domain::action::ActionCx;
 use domain::canonical::digest;
 use domain::run::{Execution, Fence};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::live;
@@ -34,8 +35,6 @@ const FENCES: &str = "fences.json";
 const ABOUT: &str = "about.json";
 /// How often a shim of an earlier start is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-/// How often a shim is told to stop until it has.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long the shims of earlier runs on a target get to end: the command's own grace, and some.
 const OLDER_END: Duration = Duration::from_secs(20);
 
@@ -78,7 +77,7 @@ impl Executions {
         };
         let ended = async {
             match &cx.resume {
-                Some(known) => self.take_up(cx, known, what, limit).await,
+                Some(known) => self.take_up(cx, known, &what).await,
                 None => self.begin(cx, what, limit).await,
             }
         };
@@ -150,8 +149,9 @@ impl Executions {
             shim.give(&order).await;
             let stat = shim.stat;
             let mut waits = false;
-            self.until(cx, &folder, stat, async { waits = shim.ended(&folder).await }).await;
-            if waits {
+            let asked = self.until(cx, stat, async { waits = shim.ended(&folder).await }).await;
+            // One that was asked to end does so, if not with this command then after it.
+            if waits && !asked {
                 self.shims.give_back(shim);
             }
             if !never_began(&folder) {
@@ -161,10 +161,10 @@ impl Executions {
         Err(not_started(io::Error::other("its shim ended before it began")))
     }
 
-    async fn take_up(&self, cx: &ActionCx, known: &Execution, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
+    async fn take_up(&self, cx: &ActionCx, known: &Execution, what: &Invocation) -> Result<Finished, ProgramError> {
         let lost = |problem: &str| ProgramError::Lost(problem.to_owned());
         let folder = self.folder_of(&known.id).ok_or_else(|| lost("its name is not one of ours"))?;
-        if digest(&what).to_string() != known.digest {
+        if digest(what).to_string() != known.digest {
             return Err(lost("what was begun is not what the plan says now"));
         }
         let this_boot = boot_id().is_ok_and(|boot| boot == known.boot);
@@ -176,40 +176,25 @@ impl Executions {
                     tokio::time::sleep(LOOK).await;
                 }
             };
-            self.until(cx, &folder, shim, end).await;
+            self.until(cx, shim, end).await;
         }
         match finished(&folder, &what.program) {
             Err(ProgramError::Lost(_)) if !this_boot => Err(lost("the host was started anew while it was under way")),
             // Its order was never taken, and with its shim it is gone.
-            Err(ProgramError::Lost(_)) if known.id == cx.execution && never_began(&folder) => {
-                if limit.is_zero() {
-                    let error = io::Error::other("the server stopped before it began, and its time is over");
-                    return Err(ProgramError::NotStarted { program: what.program.display().to_string(), error });
-                }
-                self.begin(cx, what, limit).await
-            }
+            Err(ProgramError::Lost(_)) if never_began(&folder) => Err(ProgramError::NeverBegan),
             finished => finished,
         }
     }
 
-    /// Until the execution has ended, which `end` tells. A cancelled run ends it.
-    async fn until(&self, cx: &ActionCx, folder: &Path, shim: Stat, end: impl Future<Output = ()>) {
+    /// Until the execution has ended, which `end` tells. A cancelled run ends it, with its shim, which nobody gives another order meanwhile. Whether it did.
+    async fn until(&self, cx: &ActionCx, shim: Stat, end: impl Future<Output = ()>) -> bool {
         tokio::pin!(end);
         tokio::select! {
-            () = &mut end => return,
-            () = cx.host.cancelled() => {}
+            () = &mut end => return false,
+            () = cx.host.cancelled() => shim.signal(Signal::TERM),
         }
-        let mut again = tokio::time::interval(ASK_AGAIN);
-        loop {
-            tokio::select! {
-                () = &mut end => return,
-                _ = again.tick() => {
-                    if let Err(error) = stop(folder, shim) {
-                        tracing::error!(%error, folder = %folder.display(), "a command cannot be told to stop: trying again");
-                    }
-                }
-            }
-        }
+        end.await;
+        true
     }
 
     /// Notes the fence of a target. Files are not synced: what a power cut takes away, it takes from the shims too.

@@ -119,6 +119,7 @@ where
         ProgramError::NotStarted { .. } => {
             ActionError::Failed(format!("{error}; is it installed, and is its path right in the configuration?"))
         }
+        ProgramError::NeverBegan => ActionError::NeverBegan(error.to_string()),
         ProgramError::Lost(problem) => ActionError::Unknown(problem),
     })?;
     let (out, err) = (done.stdout.show(&tools.settings.redactor), done.stderr.show(&tools.settings.redactor));

@@ -196,6 +196,7 @@ fn write_result(folder: &Path, result: Result<Finished, ProgramError>, took: Dur
             (end, done.stdout, done.stderr)
         }
         Err(ProgramError::NotStarted { error, .. }) => (End::NotStarted(error.to_string()), Capture::default(), Capture::default()),
+        Err(error @ ProgramError::NeverBegan) => (End::NotStarted(error.to_string()), Capture::default(), Capture::default()),
         Err(ProgramError::Lost(problem)) => (End::Lost(problem), Capture::default(), Capture::default()),
     };
     let ((out, out_bytes), (err, err_bytes)) = (stdout.into_parts(), stderr.into_parts());

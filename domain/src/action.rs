@@ -170,6 +170,9 @@ pub enum ActionError {
     /// Nobody knows whether it happened.
     #[error("{0}")]
     Unknown(String),
+    /// What was to be resumed never began, and by now it will not: it may be begun like any other.
+    #[error("{0}")]
+    NeverBegan(String),
 }
 
 /// A kind of step. One file in `actions/src/`, one line in its `actions!` list.

@@ -125,7 +125,7 @@ impl From<Result<ActionOutput, ActionError>> for Ended {
     fn from(ended: Result<ActionOutput, ActionError>) -> Self {
         match ended {
             Ok(output) => Self::Done(output),
-            Err(ActionError::Failed(why)) => Self::Failed(why),
+            Err(ActionError::Failed(why) | ActionError::NeverBegan(why)) => Self::Failed(why),
             Err(ActionError::Refused(why)) => Self::Refused(why),
             Err(ActionError::Unknown(why)) => Self::Unknown(why),
         }

@@ -56,7 +56,9 @@ impl Outcome {
     pub(crate) fn told(self) -> Option<Told> {
         match self {
             Self::Ended(Ok(output)) => Some((AttemptState::Succeeded, Some(output), None)),
-            Self::Ended(Err(ActionError::Failed(error) | ActionError::Refused(error))) => Some((AttemptState::Failed, None, Some(error))),
+            Self::Ended(Err(ActionError::Failed(error) | ActionError::Refused(error) | ActionError::NeverBegan(error))) => {
+                Some((AttemptState::Failed, None, Some(error)))
+            }
             Self::Ended(Err(ActionError::Unknown(error))) => Some((AttemptState::Unknown, None, Some(error))),
             Self::Cancelled => Some((AttemptState::Unknown, None, Some("stopped by a person".to_owned()))),
             Self::Left | Self::NotBegun(_) => None,

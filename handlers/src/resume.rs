@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use domain::action::ActionError;
 use domain::plan::PlannedStep;
 use domain::run::{Attempt, AttemptState, Run, RunState};
 use jiff::SignedDuration;
@@ -108,7 +109,10 @@ async fn take_up(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result
     let told = match (carry::outlives(cx, step), has_execution(&row)) {
         (true, true) => match carry::carry_out(cx, run, step, &mut row, Begin::Resume).await {
             Outcome::Left => return Ok(Stepped::Later(cx.clock.now() + POLL)),
-            outcome => outcome.told(),
+            outcome => {
+                row.again = matches!(outcome, Outcome::Ended(Err(ActionError::NeverBegan(_))));
+                outcome.told()
+            }
         },
         (true, false) => {
             row.again = true;

@@ -54,7 +54,8 @@ impl Sweep {
     async fn round(&self, world: &mut World, nth: u64, tally: &mut Tally) -> anyhow::Result<bool> {
         std::fs::write(&self.armed, nth.to_string())?;
         self.ledger.clear()?;
-        let alert = Alert::service_down().label("round", &nth.to_string());
+        let round = tally.rounds.to_string();
+        let alert = Alert::service_down().label("round", &round);
         let sent = match world.start().await {
             Ok(()) => world.send(std::slice::from_ref(&alert)).await.is_ok(),
             Err(_) => false,
@@ -77,7 +78,7 @@ impl Sweep {
         if !sent {
             world.send(std::slice::from_ref(&alert)).await?;
         }
-        tally.unknown += self.settle(world, nth).await.with_context(|| format!("round {nth}: {:?}", self.ledger.lines()))?;
+        tally.unknown += self.settle(world, &round).await.with_context(|| format!("round {nth}: {:?}", self.ledger.lines()))?;
         tally.ledger(&self.ledger.lines(), &WORDS).with_context(|| format!("round {nth}"))?;
         world.send(&[alert.resolved()]).await?;
         eventually(SOON, async || {
@@ -90,12 +91,11 @@ impl Sweep {
     }
 
     /// Lets the run come to its end. Where nobody knows, a person looks at the ledger and says what it says. How often that was.
-    async fn settle(&self, world: &World, nth: u64) -> anyhow::Result<u64> {
+    async fn settle(&self, world: &World, round: &str) -> anyhow::Result<u64> {
         let asked = std::cell::Cell::new(0);
         eventually(SOON * 2, async || {
             let runs = world.runs().await?;
-            let round = nth.to_string();
-            let of_round = |run: &&Value| run["inputs"]["context"]["labels"]["round"] == *round;
+            let of_round = |run: &&Value| run["inputs"]["context"]["labels"]["round"] == round;
             let newest = runs.iter().find(of_round).context("there is no run")?;
             let (id, state) = (newest["id"].as_str().unwrap_or_default(), newest["state"].as_str().unwrap_or_default());
             if state == "unknown" {

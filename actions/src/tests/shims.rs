@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use domain::action::ActionCx;
-use domain::run::Fence;
+use domain::action::{ActionCx, ActionError};
+use domain::run::{Execution, Fence};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::shim::{again, begin_and_leave, intended, lines, mark, slow, take_up};
-use super::{Fate, World, failed, living, script, target, until};
+use super::{Fate, World, failed, living, script, target, unknown, until};
 use crate::proc::{self, Stat};
 
 fn quick() -> Value {
@@ -100,7 +100,7 @@ async fn a_shim_that_is_killed_while_it_waits_or_before_it_hears_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_was_stored_and_never_told_is_begun_by_the_next_start() {
+async fn what_was_stored_and_never_told_is_known_never_to_have_begun() {
     let world = World::new().await;
     let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "0"));
     world.notes.fates.lock().unwrap().push(Fate::Forsaken);
@@ -111,11 +111,16 @@ async fn what_was_stored_and_never_told_is_begun_by_the_next_start() {
         () = stored => {}
     }
     let known = intended(&world);
-    take_up(&world, &cx, &with).await.unwrap();
-    assert_eq!(lines(&world), ["begun", "ended"]);
-    // The first name of it says the same by now.
-    assert_eq!(action.run(&again(&cx, &known), &with).await.unwrap().data["stdout"], "said");
-    assert_eq!(lines(&world), ["begun", "ended"]);
+    for _ in 0..2 {
+        let told = take_up(&world, &cx, &with).await;
+        assert!(matches!(&told, Err(ActionError::NeverBegan(_))), "{told:?}");
+    }
+    // After another boot nobody knows, nor where the folder is gone.
+    let other_boot = Execution { boot: "00000000-0000-0000-0000-000000000000".to_owned(), ..known };
+    unknown(action.run(&again(&cx, &other_boot), &with).await);
+    world.library.executions.forget(&cx.execution);
+    unknown(take_up(&world, &cx, &with).await);
+    assert_eq!(lines(&world), Vec::<String>::new());
 }
 
 fn fenced(world: &World, name: &str, n: i64) -> ActionCx {
@@ -165,8 +170,9 @@ async fn who_is_to_stop_before_the_order_came_does_not_begin() {
     assert!(hung.is_err());
     later.unwrap();
     let known = world.notes.intended.lock().unwrap()[0].clone();
-    let late = failed(action.run(&again(&first, &known), &with).await);
-    assert!(late.contains("a later run has api"), "{late}");
+    let late = action.run(&again(&first, &known), &with).await;
+    assert!(matches!(&late, Err(ActionError::NeverBegan(_))), "{late:?}");
+    assert!(failed(action.run(&first, &with).await).contains("a later run has api"));
     assert_eq!(lines(&world), Vec::<String>::new());
 }
 
