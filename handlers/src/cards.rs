@@ -3,7 +3,7 @@
 use domain::card::{ButtonKind, Card};
 use domain::composing::{self, CARD_ALERTS, Parts};
 use domain::id::IncidentId;
-use store::Tx;
+use store::{CardParts, Tx};
 use uuid::Uuid;
 
 use crate::Cx;
@@ -13,14 +13,8 @@ use crate::Cx;
 /// # Errors
 /// If the store cannot be asked.
 pub async fn card_of(cx: &Cx, tx: &mut Tx, id: IncidentId, platform: &str, channel: &str) -> Result<Option<Card>, store::Error> {
-    let Some(incident) = tx.incident(id).await? else { return Ok(None) };
-    let alerts = tx.incident_alerts(id, i64::try_from(CARD_ALERTS).unwrap_or(5)).await?;
-    let mut runs = tx.runs_of(id).await?;
-    runs.sort_by_key(|run| std::cmp::Reverse((run.created_at, run.id)));
-    let approval = match runs.first() {
-        Some(run) => tx.approval_of(run.id).await?,
-        None => None,
-    };
+    let most = i64::try_from(CARD_ALERTS).unwrap_or(5);
+    let Some(CardParts { incident, alerts, runs, approval }) = tx.card_parts(id, most).await? else { return Ok(None) };
     let rules = cx.rules.load();
     let parts =
         Parts { rules: &rules, incident: &incident, alerts: &alerts, runs: &runs, approval: approval.as_ref(), now: cx.clock.now() };

@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use domain::job::Job as Row;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::jobs;
 
 /// How many jobs of each kind may be under way in this process, and who carries out what is taken at once.
-#[derive(Debug)]
 pub(crate) struct Hands {
     slots: HashMap<&'static str, Arc<Semaphore>>,
-    worker: Mutex<Option<mpsc::UnboundedSender<Taken>>>,
+    worker: Mutex<Option<Box<Start>>>,
 }
+
+/// How a job is begun.
+type Start = dyn Fn(Taken) + Send + Sync;
 
 /// A job that is ours since it was made.
 #[derive(Debug)]
@@ -35,11 +37,9 @@ impl Default for Hands {
 }
 
 impl Hands {
-    /// From now on jobs may be taken at once; they come out here.
-    pub(crate) fn open(&self) -> mpsc::UnboundedReceiver<Taken> {
-        let (give, taken) = mpsc::unbounded_channel();
-        *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(give);
-        taken
+    /// From now on jobs may be taken at once, and `start` begins them.
+    pub(crate) fn open(&self, start: impl Fn(Taken) + Send + Sync + 'static) {
+        *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(start));
     }
 
     /// Nothing is taken at once any more.
@@ -53,15 +53,21 @@ impl Hands {
         self.slots.get(kind)?.clone().try_acquire_owned().ok()
     }
 
-    /// Gives what was taken to the worker. One that stopped meanwhile leaves it claimed: whoever looks for claims that nobody holds frees it.
+    /// Begins what was taken. A worker that stopped meanwhile leaves it claimed: whoever looks for claims that nobody holds frees it.
     pub(crate) fn give(&self, taken: Taken) {
-        if let Some(worker) = &*self.worker.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _stopped = worker.send(taken);
+        if let Some(start) = &*self.worker.lock().unwrap_or_else(PoisonError::into_inner) {
+            start(taken);
         }
     }
 
     /// Waits for a hand for a job of this kind.
     pub(crate) async fn wait(&self, kind: &str) -> Option<OwnedSemaphorePermit> {
         self.slots.get(kind)?.clone().acquire_owned().await.ok()
+    }
+}
+
+impl std::fmt::Debug for Hands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hands").field("slots", &self.slots).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use domain::event::{Event, Payload};
 use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use crate::batch::Batch;
@@ -65,12 +65,12 @@ impl Worker {
             tracing::warn!(%error, "results of ended runs stay until the next start");
         }
         let this = Arc::new(self);
-        let taken = this.cx.wake.hands.open();
+        let at_once = Arc::clone(&this);
+        this.cx.wake.hands.open(move |Taken { row, asked, slot }| at_once.spawn(row, asked, Some(slot)));
         let loops = [
             tokio::spawn(resume::keep(this.cx.clone())),
             tokio::spawn(Arc::clone(&this).events()),
             tokio::spawn(Arc::clone(&this).jobs()),
-            tokio::spawn(Arc::clone(&this).at_once(taken)),
             tokio::spawn(Arc::clone(&this).renew()),
         ];
         let mut changes = this.cx.store.changes();
@@ -149,13 +149,6 @@ impl Worker {
         self.cx.wake.hands.close();
         self.tracker.close();
         self.tracker.wait().await;
-    }
-
-    /// Jobs that are ours since they were made.
-    async fn at_once(self: Arc<Self>, mut taken: mpsc::UnboundedReceiver<Taken>) {
-        while let Some(Taken { row, asked, slot }) = taken.recv().await {
-            self.spawn(row, asked, Some(slot));
-        }
     }
 
     async fn renew(self: Arc<Self>) {

@@ -7,7 +7,7 @@ use domain::id::IncidentId;
 use jiff::Timestamp;
 
 use crate::codec::{clean, from_doc, micros, to_doc, word};
-use crate::tx::{exec_rows, on, row, rows, rows_of};
+use crate::tx::{exec_rows, row, rows, rows_of};
 use crate::{Error, Tx};
 
 /// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, fingerprint) in (..)`.

@@ -5,7 +5,7 @@ use domain::id::{ApprovalId, RunId};
 use domain::lifecycle::of_approval;
 
 use crate::codec::{from_doc, micros, to_doc};
-use crate::tx::{exec, on, row, rows};
+use crate::tx::{exec, row, rows};
 use crate::{Change, Error, Tx};
 
 impl Tx {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::codec::{from_doc, to_doc};
 use crate::runs::ACTIVE;
-use crate::tx::{exec, on, rows};
+use crate::tx::{exec, rows};
 use crate::{Error, Tx};
 
 impl Tx {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::codec::{clean, from_doc, from_word, micros, time, to_doc, word};
 use crate::incidents::escape_like;
-use crate::tx::{exec, exec_rows, on, rows};
+use crate::tx::{exec, exec_rows, rows};
 use crate::{Error, Store, Tx};
 
 pub(crate) type Row = (i64, i64, String, String, String, String, String, String, String, Option<i64>);

@@ -1,9 +1,15 @@
 //! Where an incident's cards are.
 
-use domain::id::IncidentId;
+use std::cmp::Reverse;
 
-use crate::codec::{clean, id};
-use crate::tx::{exec, on, row, rows};
+use domain::alert::Alert;
+use domain::approval::Approval;
+use domain::id::IncidentId;
+use domain::incident::Incident;
+use domain::run::Run;
+
+use crate::codec::{clean, from_doc, id};
+use crate::tx::{exec, exec_rows, row, rows};
 use crate::{Error, Tx};
 
 /// The one message of an incident in a channel.
@@ -27,9 +33,56 @@ pub struct CardPost {
     pub told: i64,
 }
 
+/// What a card shows besides itself.
+#[derive(Clone, Debug)]
+pub struct CardParts {
+    /// The incident.
+    pub incident: Incident,
+    /// Some of its alerts, the active ones first.
+    pub alerts: Vec<Alert>,
+    /// Its runs, newest first.
+    pub runs: Vec<Run>,
+    /// The newest request for approval of the newest run.
+    pub approval: Option<Approval>,
+}
+
 type Row = (String, String, String, String, Option<String>, i64, String, i64);
 
 impl Tx {
+    /// What an incident's cards show, with at most so many alerts; `None` if there is no such incident. One query, because cards are drawn often.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn card_parts(&mut self, id: IncidentId, alerts: i64) -> Result<Option<CardParts>, Error> {
+        let found: Vec<(String, String)> = rows!(
+            self,
+            "select 'incident', doc from incidents where id = $1 \
+             union all select 'alert', doc from (select doc from alerts where incident = $1 \
+             order by case when state = 'resolved' then 1 else 0 end, first_seen, fingerprint limit $2) a \
+             union all select 'run', doc from runs where incident = $1 \
+             union all select 'approval', a.doc from approvals a join runs r on r.id = a.run_id where r.incident = $1",
+            id.to_string(),
+            alerts
+        );
+        let (mut incident, mut alerts, mut runs, mut approvals) =
+            (None::<Incident>, Vec::<Alert>::new(), Vec::<Run>::new(), Vec::<Approval>::new());
+        for (kind, doc) in found {
+            match kind.as_str() {
+                "incident" => incident = Some(from_doc("incidents", id, &doc)?),
+                "alert" => alerts.push(from_doc("alerts", id, &doc)?),
+                "run" => runs.push(from_doc("runs", id, &doc)?),
+                _ => approvals.push(from_doc("approvals", id, &doc)?),
+            }
+        }
+        alerts.sort_by(|a, b| {
+            (!a.state.is_active(), a.first_seen, &a.fingerprint).cmp(&(!b.state.is_active(), b.first_seen, &b.fingerprint))
+        });
+        runs.sort_by_key(|run| Reverse((run.created_at, run.id)));
+        let newest = runs.first().map(|run| run.id);
+        let approval = approvals.into_iter().filter(|one| Some(one.run) == newest).max_by_key(|one| (one.created_at, one.id));
+        Ok(incident.map(|incident| CardParts { incident, alerts, runs, approval }))
+    }
+
     /// An incident's card in a channel.
     ///
     /// # Errors
@@ -49,20 +102,22 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn put_card(&mut self, card: &CardPost) -> Result<(), Error> {
-        exec!(
+        exec_rows!(
             self,
-            "insert into cards (incident, channel, platform, channel_id, message, posted_version, delivery) \
-             values ($1, $2, $3, $4, $5, $6, $7) on conflict (incident, channel) do update set platform = excluded.platform, \
+            "insert into cards (incident, channel, platform, channel_id, message, posted_version, delivery) ",
+            [card],
+            |b, card| b
+                .push_bind(card.incident.to_string())
+                .push_bind(clean(&card.channel))
+                .push_bind(clean(&card.platform))
+                .push_bind(clean(&card.channel_id))
+                .push_bind(card.message.as_deref().map(clean))
+                .push_bind(card.posted_version)
+                .push_bind(clean(&card.delivery)),
+            " on conflict (incident, channel) do update set platform = excluded.platform, \
              channel_id = excluded.channel_id, message = excluded.message, delivery = excluded.delivery, \
              posted_version = case when cards.message = excluded.message and cards.posted_version > excluded.posted_version \
-             then cards.posted_version else excluded.posted_version end",
-            card.incident.to_string(),
-            clean(&card.channel),
-            clean(&card.platform),
-            clean(&card.channel_id),
-            card.message.as_deref().map(clean),
-            card.posted_version,
-            clean(&card.delivery)
+             then cards.posted_version else excluded.posted_version end"
         );
         Ok(())
     }

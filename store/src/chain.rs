@@ -6,7 +6,7 @@ use domain::audit::{AuditRow, Content, Link, NewAudit, START, Seal, chain};
 use domain::canonical::{Digest, digest};
 
 use crate::codec::{corrupt, from_doc, from_word, micros, time};
-use crate::tx::{exec, exec_rows, on, row, rows};
+use crate::tx::{exec, exec_rows, row, rows};
 use crate::{Error, Store, Tx};
 
 type SealRow = (i64, i64, i64, i64, Vec<u8>, Vec<u8>, String);

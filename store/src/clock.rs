@@ -7,7 +7,7 @@ use domain::time::Clock;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::codec::micros;
-use crate::tx::{on, row};
+use crate::tx::row;
 use crate::{Error, Tx};
 
 /// PostgreSQL's time in microseconds. The setting moves it, for tests alone: they cannot turn the server's clock.

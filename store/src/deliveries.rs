@@ -9,7 +9,7 @@ use domain::id::DeliveryId;
 use domain::inbox::{Accepted, InboxError};
 
 use crate::codec::{clean, micros};
-use crate::tx::{exec_rows, on, rows, rows_of};
+use crate::tx::{exec_rows, rows, rows_of};
 use crate::{Error, Tx};
 
 /// Among so many waiting rows an earlier one of a chain is looked for, so that a repeat costs no more when very much waits.

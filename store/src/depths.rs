@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use crate::codec::micros;
-use crate::tx::{on, row};
+use crate::tx::row;
 use crate::{Error, Tx};
 
 /// How much waits, and for how long.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::flags::EPOCH;
 use crate::gate::Line;
-use crate::tx::{exec, on};
+use crate::tx::exec;
 use crate::{Error, Store, Tx};
 
 /// What a new epoch changed.

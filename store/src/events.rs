@@ -49,22 +49,7 @@ impl Tx {
     /// As any use of the database.
     pub async fn claim_events(&mut self, limit: i64) -> Result<Vec<Event>, Error> {
         let now = micros(self.core.clock.now());
-        let lanes_at_once = if self.is_postgres() { limit.clamp(1, LANES_AT_ONCE) } else { 2 * PEOPLE };
-        let lock = self.lock(" for update of l skip locked");
-        let sql = format!(
-            "select l.lane from lanes l join queue h on h.id = \
-             (select q.id from queue q where q.lane = l.lane and {READY} $1) order by q.id limit 1) \
-             order by case when l.lane >= {PEOPLE} then 0 else 1 end, h.id limit $2{lock}"
-        );
-        let lanes: Vec<(i64,)> = rows!(self, sqlx::AssertSqlSafe(sql.as_str()), now, lanes_at_once);
-        let (people, machines): (Vec<i64>, Vec<i64>) = lanes.into_iter().map(|(lane,)| lane).partition(|lane| *lane >= PEOPLE);
-
-        // The signs say which way to read: people's rows are few, so by lane; machines' may be very many, so in order until it is enough.
-        let mut claimed = self.waiting(now, "q.lane in (", &people, "order by +q.id", limit).await?;
-        let rest = limit - i64::try_from(claimed.len()).unwrap_or(limit);
-        if rest > 0 {
-            claimed.extend(self.waiting(now, "+q.lane in (", &machines, "order by q.id", rest).await?);
-        }
+        let claimed = if self.is_postgres() { self.lanes_waiting(now, limit).await? } else { self.all_waiting(now, limit).await? };
         let mut events = Vec::with_capacity(claimed.len());
         for row in claimed {
             let (id, seq) = (row.0, row.4);
@@ -80,8 +65,40 @@ impl Tx {
         Ok(events)
     }
 
+    /// The first rows, where nobody else claims any.
+    async fn all_waiting(&mut self, now: i64, limit: i64) -> Result<Vec<Claimed>, Error> {
+        // The signs say which way to read: people's rows are few, so by lane; machines' may be very many, so in order until it is enough.
+        let sql = format!(
+            "select q.id, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload from ( \
+             select * from (select * from queue q where {READY} $1) and q.lane >= {PEOPLE} order by +q.id limit $2) union all \
+             select * from (select * from queue q where {READY} $1) and +q.lane < {PEOPLE} order by q.id limit $2) \
+             ) q join events e on e.seq = q.event_seq order by q.lane < {PEOPLE}, q.id limit $2"
+        );
+        Ok(rows!(self, sqlx::AssertSqlSafe(sql.as_str()), now, limit))
+    }
+
+    /// The first rows of lanes that nobody else has claimed.
+    async fn lanes_waiting(&mut self, now: i64, limit: i64) -> Result<Vec<Claimed>, Error> {
+        let lanes_at_once = limit.clamp(1, LANES_AT_ONCE);
+        let lock = self.lock(" for update of l skip locked");
+        let sql = format!(
+            "select l.lane from lanes l join queue h on h.id = \
+             (select q.id from queue q where q.lane = l.lane and {READY} $1) order by q.id limit 1) \
+             order by case when l.lane >= {PEOPLE} then 0 else 1 end, h.id limit $2{lock}"
+        );
+        let lanes: Vec<(i64,)> = rows!(self, sqlx::AssertSqlSafe(sql.as_str()), now, lanes_at_once);
+        let (people, machines): (Vec<i64>, Vec<i64>) = lanes.into_iter().map(|(lane,)| lane).partition(|lane| *lane >= PEOPLE);
+
+        let mut claimed = self.waiting(now, &people, limit).await?;
+        let rest = limit - i64::try_from(claimed.len()).unwrap_or(limit);
+        if rest > 0 {
+            claimed.extend(self.waiting(now, &machines, rest).await?);
+        }
+        Ok(claimed)
+    }
+
     /// The first rows of these lanes, which are at most 128.
-    async fn waiting(&mut self, now: i64, of: &str, lanes: &[i64], order: &str, limit: i64) -> Result<Vec<Claimed>, Error> {
+    async fn waiting(&mut self, now: i64, lanes: &[i64], limit: i64) -> Result<Vec<Claimed>, Error> {
         if lanes.is_empty() {
             return Ok(Vec::new());
         }
@@ -90,13 +107,12 @@ impl Tx {
             "select q.id, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload \
              from (select * from queue q where {READY} "
         );
-        let (of, order) = (format!(") and {of}"), format!(") {order} limit "));
         let tail = format!("{lock}) q join events e on e.seq = q.event_seq order by q.id");
         on!(self, conn => {
             let mut sql = sqlx::QueryBuilder::new(head);
             sql.push_bind(now);
-            sql.push(of).push_values(lanes, |mut b, lane| { b.push_bind(lane); });
-            sql.push(order).push_bind(limit).push(tail).build_query_as().fetch_all(conn).await
+            sql.push(") and q.lane in (").push_values(lanes, |mut b, lane| { b.push_bind(lane); });
+            sql.push(") order by q.id limit ").push_bind(limit).push(tail).build_query_as().fetch_all(conn).await
         })
     }
 

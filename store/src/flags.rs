@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::codec::{clean, from_doc, to_doc};
-use crate::tx::{exec, on, row};
+use crate::tx::{exec, row};
 use crate::{Error, Tx};
 
 /// Where the epoch is kept.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use domain::audit::{FaultKind, Link, Report, Seal, Verifier};
 
-use crate::tx::{on, row};
+use crate::tx::row;
 use crate::{Error, Store, Tx};
 
 /// Rows read at a time. Each page is a transaction of its own: a long one would keep SQLite's log from being emptied.

@@ -4,7 +4,7 @@ use domain::duration::Dur;
 use jiff::Timestamp;
 
 use crate::codec::{clean, micros, time};
-use crate::tx::{exec, on, row, rows};
+use crate::tx::{exec, row, rows};
 use crate::{Error, Tx};
 
 /// One sign of life that is waited for.

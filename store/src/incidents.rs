@@ -1,13 +1,14 @@
 //! Incidents: at most one open per source and grouping key, changed only by compare-and-set.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::PoisonError;
 
 use domain::id::IncidentId;
 use domain::incident::Incident;
 use domain::lifecycle::of_incident;
 
 use crate::codec::{clean, from_doc, micros, to_doc};
-use crate::tx::{exec, on, row, rows, rows_of};
+use crate::tx::{exec, exec_rows, row, rows, rows_of};
 use crate::{Change, Error, Tx};
 
 /// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, group_key) in (..)`.
@@ -60,17 +61,17 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn next_incident_number(&mut self) -> Result<i64, Error> {
-        if let Some(last) = &mut self.last_number {
-            *last += 1;
-            return Ok(*last);
-        }
-        let sql = match self.is_postgres() {
-            true => "select nextval('incident_number')",
-            false => "select last + 1 from numbers",
+        let postgres = self.is_postgres();
+        let known = self.last_number.or_else(|| *self.core.last_number.lock().unwrap_or_else(PoisonError::into_inner));
+        let number = match known {
+            Some(last) if !postgres => last + 1,
+            _ => {
+                let sql = if postgres { "select nextval('incident_number')" } else { "select last + 1 from numbers" };
+                let number: Option<(i64,)> = row!(self, sql);
+                number.ok_or_else(|| crate::codec::corrupt("numbers", "last", "it is missing"))?.0
+            }
         };
-        let number: Option<(i64,)> = row!(self, sql);
-        let (number,) = number.ok_or_else(|| crate::codec::corrupt("numbers", "last", "it is missing"))?;
-        if !self.is_postgres() {
+        if !postgres {
             // Nobody else writes before this transaction ends, and then the last one is stored.
             self.last_number = Some(number);
         }
@@ -80,7 +81,9 @@ impl Tx {
     /// Keeps the numbers that were given out.
     pub(crate) async fn write_number(&mut self) -> Result<(), Error> {
         if let Some(last) = self.last_number.take() {
-            exec!(self, "update numbers set last = $1", last);
+            // Whoever writes next goes on from here; if this is not stored after all, a number stays unused.
+            *self.core.last_number.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+            exec_rows!(self, "update numbers set last = v.column1 from (", [last], |b, last| b.push_bind(*last), ") v");
         }
         Ok(())
     }
@@ -88,10 +91,10 @@ impl Tx {
     /// Stores new incidents.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if one is open for the source and grouping key of any of them.
+    /// [`Error::Conflict`], now or at the commit, if one is open for the source and grouping key of any of them.
     pub async fn insert_incidents(&mut self, incidents: &[&Incident]) -> Result<(), Error> {
         let docs: Vec<_> = incidents.iter().map(|incident| Ok((*incident, to_doc(incident)?))).collect::<Result<_, Error>>()?;
-        let inserted: Vec<(String,)> = rows_of!(
+        exec_rows!(
             self,
             "insert into incidents (id, number, source, group_key, state, severity_name, search, resolved_at, version, doc) ",
             docs,
@@ -106,11 +109,8 @@ impl Tx {
                 .push_bind(r.0.resolved.as_ref().map(|(at, _)| micros(*at)))
                 .push_bind(r.0.version)
                 .push_bind(&r.1),
-            " on conflict do nothing returning id"
+            ""
         );
-        if inserted.len() != incidents.len() {
-            return Err(Error::Conflict);
-        }
         incidents.iter().for_each(|incident| self.incident_changed(incident, None));
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::codec::{clean, from_doc, id, micros, time, to_doc};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
-use crate::tx::{exec, on, row, rows, rows_of};
+use crate::tx::{exec, row, rows, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
@@ -119,15 +119,14 @@ impl Tx {
     /// # Errors
     /// [`Error::Conflict`] if the claim is no longer ours: what this transaction did must not last.
     pub async fn finish_job(&mut self, job: &Job) -> Result<(), Error> {
-        let id = job.id.to_string();
-        let deleted = exec!(
+        let deleted: Vec<(String,)> = rows_of!(
             self,
-            "delete from jobs where id = $1 and claim = $2 and state = 'claimed' and revision = $3",
-            &id,
-            job.claim,
-            job.revision
+            "delete from jobs where id in (select j.id from (",
+            [job],
+            |b, job| b.push_bind(job.id.to_string()).push_bind(job.claim).push_bind(job.revision),
+            ") v join jobs j on j.id = v.column1 and j.claim = v.column2 and j.revision = v.column3 and j.state = 'claimed') returning id"
         );
-        if deleted == 1 { Ok(()) } else { self.free(job, None, 0, "").await }
+        if deleted.len() == 1 { Ok(()) } else { self.free(job, None, 0, "").await }
     }
 
     /// Gives a claimed job back. Where a newer one came meanwhile, that one's time holds and attempts are counted afresh; that there was one is

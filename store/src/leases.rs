@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use crate::codec::clean;
 use crate::gate::Line;
 use crate::sight::is_over;
-use crate::tx::{exec, on, row};
+use crate::tx::{exec, row};
 use crate::{Error, Store};
 
 impl Store {

@@ -26,6 +26,7 @@ mod heartbeats;
 mod incidents;
 mod inspect;
 mod jobs;
+mod later;
 mod leases;
 mod lifecycle;
 mod link;
@@ -52,7 +53,7 @@ use std::sync::Arc;
 use domain::id::{IncidentId, RunId};
 
 pub use audit::AuditFilter;
-pub use cards::CardPost;
+pub use cards::{CardParts, CardPost};
 pub use chain::Place;
 pub use depths::Depths;
 pub use epoch::NewEpoch;

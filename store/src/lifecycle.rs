@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::codec::{from_doc, to_doc};
 use crate::gate::Line;
-use crate::tx::{exec, on, row, rows};
+use crate::tx::{exec, row, rows};
 use crate::{Error, Store, Tx};
 
 /// The kind of the job that carries a lane's events out.

@@ -7,7 +7,7 @@ use domain::run::Fence;
 use jiff::Timestamp;
 
 use crate::codec::{clean, id, micros, time};
-use crate::tx::{exec, exec_rows, on, rows, rows_of};
+use crate::tx::{exec, exec_rows, rows, rows_of};
 use crate::{Error, Tx};
 
 impl Tx {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use domain::audit::AuditKeys;
@@ -67,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) publishes: AtomicBool,
     /// What running steps print.
     pub(crate) screens: Screens,
+    /// The last incident number that was given out, on SQLite, where nobody else gives any.
+    pub(crate) last_number: Mutex<Option<i64>>,
     durability: String,
 }
 
@@ -114,6 +116,7 @@ impl Store {
             link: OnceLock::new(),
             publishes: AtomicBool::new(false),
             screens: Screens::default(),
+            last_number: Mutex::default(),
             durability,
         });
         // A name that a living process has as well says nothing about whose claims those are.
@@ -158,6 +161,7 @@ impl Store {
             link: OnceLock::new(),
             publishes: AtomicBool::new(false),
             screens: Screens::default(),
+            last_number: Mutex::default(),
             durability: "opened to read only".to_owned(),
         });
         let intake = accept::Intake::start(core.clone(), options.max_waiting);

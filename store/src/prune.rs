@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::codec::{from_doc, micros};
 use crate::gate::Line;
-use crate::tx::{exec, exec_rows, on, row, rows};
+use crate::tx::{exec, exec_rows, row, rows};
 use crate::{Error, Store, Tx};
 
 /// What may grow old.

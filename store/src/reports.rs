@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use crate::codec::{clean, from_doc, micros, to_doc};
 use crate::gate::Line;
-use crate::tx::{exec, on, row};
+use crate::tx::{exec, row};
 use crate::{Change, Error, Store, Tx};
 
 /// A report that nobody asked for in this time is removed.

@@ -1,7 +1,7 @@
 //! Rule sets by digest, so that a run can finish under the one that it began with.
 
 use crate::codec::{clean, from_doc, micros, to_doc};
-use crate::tx::{exec, on, row};
+use crate::tx::{exec, row};
 use crate::{Error, Tx};
 
 impl Tx {

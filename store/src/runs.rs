@@ -6,7 +6,7 @@ use domain::run::{Run, RunState};
 use jiff::Timestamp;
 
 use crate::codec::{clean, from_doc, from_word, id, maybe_time, micros, time, to_doc};
-use crate::tx::{exec, exec_rows, on, row, rows};
+use crate::tx::{exec, exec_rows, row, rows};
 use crate::{Change, Error, Tx};
 
 /// The states in which a run has not ended; the partial index names the same.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::codec::{clean, micros, time};
-use crate::tx::{exec, on, rows};
+use crate::tx::{exec, rows};
 use crate::{Error, Tx};
 
 /// So many are kept per source.

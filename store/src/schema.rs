@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-use crate::tx::{on, row};
+use crate::tx::row;
 use crate::{Backend, Error, Tx};
 
 /// One migration: its number, its name and its text for each database.

@@ -7,7 +7,7 @@ use domain::permission::Right;
 use jiff::Timestamp;
 
 use crate::codec::{clean, from_doc, id, maybe_time, micros, time, to_doc};
-use crate::tx::{exec, on, row, rows};
+use crate::tx::{exec, row, rows};
 use crate::{Error, Tx};
 
 /// A signed-in browser.

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Sqlite, SqliteConnection, SqlitePool, Transaction};
+use sqlx::{ConnectOptions, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
 use crate::checkpoint::Checkpoints;
 use crate::gate::{Gate, Line, Pass};
+use crate::later::{Head, Later};
 use crate::{Backend, Error, schema};
 
 /// How long a transaction waits for its turn. Longer means that somebody waits for himself.
@@ -68,6 +69,8 @@ pub(crate) struct Writer {
     since: Instant,
     /// The store was closed: nobody begins any more.
     closed: bool,
+    /// What waits to be carried out with the next statement.
+    later: Later,
     /// Told of every commit.
     written: Arc<Notify>,
 }
@@ -169,7 +172,7 @@ impl SqliteFile {
 
 impl Writer {
     fn new(conn: SqliteConnection, written: Arc<Notify>) -> Self {
-        Self { conn, open: false, busy: false, riders: Vec::new(), since: Instant::now(), closed: false, written }
+        Self { conn, open: false, busy: false, riders: Vec::new(), since: Instant::now(), closed: false, later: Later::default(), written }
     }
 
     async fn begin(&mut self) -> Result<(), Error> {
@@ -178,20 +181,39 @@ impl Writer {
         }
         self.take_back().await;
         self.busy = true;
-        if self.open {
-            sqlx::query("savepoint member").execute(&mut self.conn).await?;
-            return Ok(());
+        let head = match (self.open, self.later.head()) {
+            (true, Head::Release) => Head::ReleaseAndSavepoint,
+            (true, _) => Head::Savepoint,
+            (false, _) => Head::Begin,
+        };
+        self.later.begin(head);
+        if !self.open {
+            self.open = true;
+            self.since = Instant::now();
         }
-        self.open = true;
-        self.since = Instant::now();
-        sqlx::query("begin immediate").execute(&mut self.conn).await?;
         Ok(())
+    }
+
+    /// Carries out what waits.
+    async fn settle(&mut self) -> sqlx::Result<()> {
+        self.later.settle(&mut self.conn).await
     }
 
     /// Takes back what somebody left who went away in the middle; those who are done keep theirs.
     async fn take_back(&mut self) {
         if !std::mem::take(&mut self.busy) || !self.open {
             return;
+        }
+        // What was not carried out needs not be taken back.
+        match self.later.head() {
+            Head::None => self.later.reset(Head::None),
+            Head::Begin => {
+                self.later.reset(Head::None);
+                self.open = false;
+                return;
+            }
+            Head::Savepoint => return self.later.reset(Head::None),
+            Head::Release | Head::ReleaseAndSavepoint => return self.later.reset(Head::Release),
         }
         if self.riders.is_empty() {
             if sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
@@ -206,20 +228,23 @@ impl Writer {
         };
         if back.await.is_err() {
             // There is no savepoint: it was never made, and a commit keeps what is there; or the whole transaction is gone, and a commit fails.
+            self.later.reset(Head::None);
             drop(self.flush().await);
         }
     }
 
     /// Ends the work of the one who is at it: commits, or lets the next one do that for both.
     async fn commit(&mut self, share: bool) -> Result<Option<oneshot::Receiver<Result<(), String>>>, Error> {
-        if !self.riders.is_empty()
-            && let Err(error) = sqlx::query("release member").execute(&mut self.conn).await
-        {
-            // The savepoint is gone, and the transaction of all with it.
-            drop(self.flush().await);
-            return Err(error.into());
+        let alone = self.riders.is_empty();
+        let share = share && self.riders.len() < MOST_RIDERS && self.since.elapsed() <= MOST_SHARED;
+        if share || !alone {
+            // What others will commit is carried out by then, so that its errors are its own.
+            self.settle().await?;
         }
-        if !share || self.riders.len() >= MOST_RIDERS || self.since.elapsed() > MOST_SHARED {
+        if !alone {
+            self.later.begin(Head::Release);
+        }
+        if !share {
             return self.flush().await.map(|()| None);
         }
         self.busy = false;
@@ -232,7 +257,16 @@ impl Writer {
     async fn flush(&mut self) -> Result<(), Error> {
         // Whoever goes away in the middle of it leaves it to the next one to find out.
         self.busy = true;
-        let done = sqlx::query("commit").execute(&mut self.conn).await;
+        let done = if self.later.head() == Head::Begin && !self.later.waits() {
+            // Nothing was begun.
+            self.later.reset(Head::None);
+            Ok(())
+        } else {
+            self.later.add(false, |sql| {
+                sql.push("commit");
+            });
+            self.settle().await
+        };
         for rider in self.riders.drain(..) {
             // One who went away is stored all the same.
             let _gone = rider.send(done.as_ref().map(drop).map_err(ToString::to_string));
@@ -245,6 +279,33 @@ impl Writer {
 }
 
 impl SqliteTx {
+    /// Carries out what waits.
+    pub(crate) async fn settle(&mut self) -> sqlx::Result<()> {
+        match self {
+            Self::Writer { writer, .. } => writer.settle().await,
+            Self::Reader(_) => Ok(()),
+        }
+    }
+
+    /// Where a statement may wait whose answer nobody needs, or that comes next; a reader has no such place.
+    pub(crate) fn later(&mut self) -> Option<&mut Later> {
+        match self {
+            Self::Writer { writer, .. } => Some(&mut writer.later),
+            Self::Reader(_) => None,
+        }
+    }
+
+    /// The connection, and a statement with what waits before it.
+    pub(crate) async fn with(&mut self, sql: impl SqlSafeStr) -> sqlx::Result<(SqlStr, &mut SqliteConnection)> {
+        match self {
+            Self::Writer { writer, .. } => {
+                let Writer { later, conn, .. } = &mut **writer;
+                Ok((later.before(conn, sql).await?, conn))
+            }
+            Self::Reader(tx) => Ok((sql.into_sql_str(), tx)),
+        }
+    }
+
     pub(crate) async fn commit(self) -> Result<(), Error> {
         match self {
             Self::Writer { mut writer, _pass, gate, line } => {

@@ -4,7 +4,7 @@ use domain::id::IncidentId;
 use domain::timeline::Entry;
 
 use crate::codec::{from_doc, micros, to_doc};
-use crate::tx::{exec_rows, on, rows};
+use crate::tx::{exec_rows, rows};
 use crate::{Change, Error, Tx};
 
 impl Tx {

@@ -105,75 +105,121 @@ pub(crate) fn cut<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// Runs `$body` on the transaction's connection, once typed for SQLite and once for PostgreSQL, where an answer is not waited for without end.
+/// Rows of which so many are inserted at once do not wait for the next statement: their own is long enough, and prepared for its length alone.
+pub(crate) const MANY: usize = 16;
+
+/// Runs `$body` on PostgreSQL's connection, where an answer is not waited for without end.
+macro_rules! ask {
+    ($tx:ident, $conn:ident => $body:expr) => {
+        match $tx.ask() {
+            Some((patience, $conn)) => {
+                let answer = tokio::time::timeout(patience, async { Ok::<_, $crate::Error>(($body)?) }).await;
+                $tx.answered(answer)
+            }
+            None => Err($crate::Error::Unavailable("the transaction is over".to_owned())),
+        }
+    };
+}
+
+/// Runs `$body` on the transaction's connection, once typed for SQLite and once for PostgreSQL.
 macro_rules! on {
     ($tx:expr, $conn:ident => $body:expr) => {
         match &mut $tx.conn {
             $crate::tx::Conn::Sqlite(tx) => {
+                tx.settle().await?;
                 let $conn: &mut sqlx::SqliteConnection = &mut **tx;
                 async { Ok::<_, $crate::Error>(($body)?) }.await
             }
-            $crate::tx::Conn::Postgres(tx) => match tx.ask() {
-                Some((patience, $conn)) => {
-                    let answer = tokio::time::timeout(patience, async { Ok::<_, $crate::Error>(($body)?) }).await;
-                    tx.answered(answer)
-                }
-                None => Err($crate::Error::Unavailable("the transaction is over".to_owned())),
-            },
+            $crate::tx::Conn::Postgres(tx) => $crate::tx::ask!(tx, $conn => $body),
         }
+    };
+}
+
+/// A query with its values: what waits for it on SQLite goes with it.
+macro_rules! ask_rows {
+    ($tx:expr, $fetch:ident, $sql:expr $(, $bind:expr)*) => {
+        match &mut $tx.conn {
+            $crate::tx::Conn::Sqlite(tx) => {
+                let (sql, conn) = tx.with($sql).await?;
+                async { Ok::<_, $crate::Error>(sqlx::query_as(sql)$(.bind($bind))*.$fetch(conn).await?) }.await
+            }
+            $crate::tx::Conn::Postgres(tx) => $crate::tx::ask!(tx, conn => sqlx::query_as($sql)$(.bind($bind))*.$fetch(conn).await),
+        }?
     };
 }
 
 /// All rows of a query, as tuples.
 macro_rules! rows {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        on!($tx, conn => sqlx::query_as($sql)$(.bind($bind))*.fetch_all(conn).await)?
+        $crate::tx::ask_rows!($tx, fetch_all, $sql $(, $bind)*)
     };
 }
 
 /// The one row of a query, if there is one, as a tuple.
 macro_rules! row {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        on!($tx, conn => sqlx::query_as($sql)$(.bind($bind))*.fetch_optional(conn).await)?
+        $crate::tx::ask_rows!($tx, fetch_optional, $sql $(, $bind)*)
     };
 }
 
 /// Carries a statement out; the number of rows that it touched.
 macro_rules! exec {
     ($tx:expr, $sql:expr $(, $bind:expr)* $(,)?) => {
-        on!($tx, conn => sqlx::query($sql)$(.bind($bind))*.execute(conn).await.map(|done| done.rows_affected()))?
+        $crate::tx::on!($tx, conn => sqlx::query($sql)$(.bind($bind))*.execute(conn).await.map(|done| done.rows_affected()))?
     };
 }
 
-/// `$head (..), (..) $tail` for a slice, in as many statements as it takes.
+/// `$head (..), (..) $tail` for a slice, in as many statements as it takes. On SQLite those of few rows wait for the next statement or the commit,
+/// and so do their errors.
 macro_rules! exec_rows {
     ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {
         for chunk in $crate::tx::cut(&$items) {
-            on!($tx, conn => {
-                let mut sql = sqlx::QueryBuilder::new($head);
-                sql.push_values(chunk, |mut $b, $item| { $push; });
-                sql.push($tail);
-                sql.build().execute(conn).await.map(drop)
-            })?;
+            match &mut $tx.conn {
+                $crate::tx::Conn::Sqlite(tx) => match tx.later().filter(|_| chunk.len() < $crate::tx::MANY) {
+                    Some(later) => later.add(true, |sql| {
+                        sql.push($head).push_values(chunk, |mut $b, $item| { $push; }).push($tail);
+                    }),
+                    None => {
+                        tx.settle().await?;
+                        let mut sql = sqlx::QueryBuilder::new($head);
+                        sql.push_values(chunk, |mut $b, $item| { $push; }).push($tail);
+                        sql.build().execute(&mut **tx).await?;
+                    }
+                },
+                $crate::tx::Conn::Postgres(tx) => $crate::tx::ask!(tx, conn => {
+                    let mut sql = sqlx::QueryBuilder::new($head);
+                    sql.push_values(chunk, |mut $b, $item| { $push; }).push($tail);
+                    sql.build().execute(conn).await.map(drop)
+                })?,
+            }
         }
     };
 }
 
-/// As `exec_rows`, giving all rows that come back, as tuples.
+/// As `exec_rows`, giving all rows that come back, as tuples: what waits for it on SQLite goes with it.
 macro_rules! rows_of {
     ($tx:expr, $head:expr, $items:expr, |$b:ident, $item:ident| $push:expr, $tail:expr) => {{
         let mut all = Vec::new();
         for chunk in $crate::tx::cut(&$items) {
-            let mut found = on!($tx, conn => {
-                let mut sql = sqlx::QueryBuilder::new($head);
-                sql.push_values(chunk, |mut $b, $item| { $push; });
-                sql.push($tail);
-                sql.build_query_as().fetch_all(conn).await
-            })?;
+            let mut found = match &mut $tx.conn {
+                $crate::tx::Conn::Sqlite(tx) => {
+                    if chunk.len() >= $crate::tx::MANY {
+                        tx.settle().await?;
+                    }
+                    let mut sql = tx.later().map($crate::later::Later::take).unwrap_or_default();
+                    sql.push($head).push_values(chunk, |mut $b, $item| { $push; }).push($tail);
+                    sql.build_query_as().fetch_all(&mut **tx).await?
+                }
+                $crate::tx::Conn::Postgres(tx) => $crate::tx::ask!(tx, conn => {
+                    let mut sql = sqlx::QueryBuilder::new($head);
+                    sql.push_values(chunk, |mut $b, $item| { $push; }).push($tail);
+                    sql.build_query_as().fetch_all(conn).await
+                })?,
+            };
             all.append(&mut found);
         }
         all
     }};
 }
 
-pub(crate) use {exec, exec_rows, on, row, rows, rows_of};
+pub(crate) use {ask, ask_rows, exec, exec_rows, on, row, rows, rows_of};

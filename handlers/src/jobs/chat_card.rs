@@ -20,7 +20,7 @@ impl Job for ChatCard {
     }
 
     fn at_once(&self) -> usize {
-        16
+        32
     }
 
     async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {

@@ -23,7 +23,7 @@ impl Job for RunAdvance {
     }
 
     fn at_once(&self) -> usize {
-        16
+        32
     }
 
     async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {

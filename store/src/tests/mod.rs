@@ -19,7 +19,7 @@ use domain::time::ManualClock;
 use harness::peers::Postgres;
 use jiff::Timestamp;
 
-use crate::tx::{exec, on, row};
+use crate::tx::{exec, row};
 use crate::{Backend, Error, Options, Store, Tx};
 
 /// A database of its own and a clock that stands still.

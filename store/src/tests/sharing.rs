@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::World;
-use crate::tx::{exec, on};
+use crate::tx::{exec, exec_rows};
 use crate::{Backend, Error, Store};
 
 async fn there(store: &Store, key: &str) -> bool {
@@ -28,6 +28,13 @@ async fn many_at_once_are_all_stored_and_those_who_went_away_are_not() {
                 3 => drop(tx),
                 // A statement fails, and the rest goes with it.
                 5 => assert!(failing(&mut tx).await.is_err()),
+                // One that waits for the commit fails: that is nobody else's.
+                2 => {
+                    failing_later(&mut tx).await.unwrap();
+                    assert!(tx.commit().await.is_err(), "k{n}");
+                }
+                // Dropped with something that waits.
+                4 => failing_later(&mut tx).await.unwrap(),
                 _ => {
                     tx.commit().await.unwrap();
                     assert!(there(&store, &format!("k{n}")).await, "k{n} was told to be stored");
@@ -39,12 +46,17 @@ async fn many_at_once_are_all_stored_and_those_who_went_away_are_not() {
         ended.unwrap();
     }
     for n in 0..300 {
-        assert_eq!(there(&store, &format!("k{n}")).await, !matches!(n % 7, 3 | 5), "k{n}");
+        assert_eq!(there(&store, &format!("k{n}")).await, matches!(n % 7, 0 | 1 | 6), "k{n}");
     }
 }
 
 async fn failing(tx: &mut crate::Tx) -> Result<(), Error> {
     exec!(tx, "insert into no_such_table (a) values (1)");
+    Ok(())
+}
+
+async fn failing_later(tx: &mut crate::Tx) -> Result<(), Error> {
+    exec_rows!(tx, "insert into no_such_table (a) ", [1], |b, n| b.push_bind(*n), "");
     Ok(())
 }
 

@@ -1,0 +1,107 @@
+//! Statements that wait to go to SQLite together with the next one. Every trip there wakes another thread and then this one, which takes longer
+//! than most statements do.
+
+use sqlx::{QueryBuilder, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
+
+/// What waits, in order.
+#[derive(Default)]
+pub(crate) struct Later {
+    head: Head,
+    sql: QueryBuilder<Sqlite>,
+    waits: bool,
+    binds: bool,
+}
+
+/// The statement about the transaction itself that waits first of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Head {
+    #[default]
+    None,
+    Begin,
+    Savepoint,
+    /// Of the one before.
+    Release,
+    ReleaseAndSavepoint,
+}
+
+impl Head {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Begin => "begin immediate;",
+            Self::Savepoint => "savepoint member;",
+            Self::Release => "release member;",
+            Self::ReleaseAndSavepoint => "release member;savepoint member;",
+        }
+    }
+}
+
+impl Later {
+    pub(crate) fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Forgets what waits, but for this.
+    pub(crate) fn reset(&mut self, head: Head) {
+        *self = Self { head, ..Self::default() };
+    }
+
+    /// Sets what goes first; nothing else may wait.
+    pub(crate) fn begin(&mut self, head: Head) {
+        debug_assert!(!self.waits, "something waits that belongs to the transaction before");
+        self.head = head;
+    }
+
+    /// Whether anything but the head waits.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Adds a statement, with its values if it has any.
+    pub(crate) fn add(&mut self, binds: bool, statement: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
+        if !self.waits {
+            self.sql.push(self.head.sql());
+        }
+        statement(&mut self.sql);
+        self.sql.push(";");
+        self.waits = true;
+        self.binds |= binds;
+    }
+
+    /// Everything, as one query.
+    pub(crate) fn take(&mut self) -> QueryBuilder<Sqlite> {
+        let mut all = std::mem::take(self);
+        if !all.waits {
+            all.sql.push(all.head.sql());
+        }
+        all.sql
+    }
+
+    /// Carries out what waits.
+    pub(crate) async fn settle(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
+        if self.waits || self.head != Head::None {
+            self.take().build().execute(conn).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts what waits before a statement whose values have numbers: those must be the first, so values that wait go ahead of it.
+    pub(crate) async fn before(&mut self, conn: &mut SqliteConnection, sql: impl SqlSafeStr) -> sqlx::Result<SqlStr> {
+        if self.binds {
+            self.settle(conn).await?;
+        }
+        let sql = sql.into_sql_str();
+        if !self.waits && self.head == Head::None {
+            return Ok(sql);
+        }
+        let mut all = self.take();
+        all.push(sql.as_str());
+        Ok(all.into_sql())
+    }
+}
+
+impl std::fmt::Debug for Later {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Later").field("head", &self.head).field("sql", &self.sql.sql().as_str()).finish()
+    }
+}
