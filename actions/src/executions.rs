@@ -62,6 +62,7 @@ impl Executions {
     /// If the folder cannot be made.
     pub fn open(folder: &Path, shim: Vec<OsString>) -> io::Result<Executions> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        crate::cgroup::tidy();
         Ok(Executions { folder: folder.to_owned(), shims: Shims::new(shim), fences: Mutex::default() })
     }
 

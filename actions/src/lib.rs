@@ -2,6 +2,7 @@
 //! knows nothing of store or chat.
 
 mod argv;
+mod cgroup;
 pub mod egress;
 mod executions;
 mod health;

@@ -2,8 +2,10 @@
 //!
 //! No shell; an environment of our making; a process group of its own that ends with the call, however the call ends.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::action::RunHost;
@@ -15,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
+use crate::cgroup::Cgroup;
 use crate::live::{self, Tap};
 use crate::output::Capture;
 use crate::proc;
@@ -68,6 +71,8 @@ pub(crate) struct Bounds<S> {
     pub(crate) stop: S,
     /// What is ended with it then.
     pub(crate) reach: Reach,
+    /// Where it begins, if it has a control group of its own.
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
     /// Gets a copy of what is printed.
     pub(crate) tap: Tap,
 }
@@ -77,7 +82,8 @@ pub(crate) struct Bounds<S> {
 pub(crate) enum Reach {
     /// Its process group.
     Group,
-    /// Its group and every descendant of this process, those who left the group too: for a shim, which has no other children and adopts orphans.
+    /// Its group, its control group, and every descendant of this process, those who left the group too: for a shim, which has no other children and
+    /// adopts orphans.
     Descendants,
 }
 
@@ -97,13 +103,13 @@ pub(crate) enum ProgramError {
 
 /// Runs a program. Dropping the future ends its group: TERM, and KILL after 10 s.
 pub(crate) async fn run(what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
-    run_within(what, Bounds { limit, stop: std::future::pending(), reach: Reach::Group, tap: Tap::default() }).await
+    run_within(what, Bounds { limit, stop: std::future::pending(), reach: Reach::Group, cgroup: None, tap: Tap::default() }).await
 }
 
 /// The same; what it prints is passed on while it runs.
 pub(crate) async fn run_watched(what: Invocation, limit: Duration, host: &dyn RunHost) -> Result<Finished, ProgramError> {
     let tap = Tap::default();
-    let bounds = Bounds { limit, stop: std::future::pending(), reach: Reach::Group, tap: tap.clone() };
+    let bounds = Bounds { limit, stop: std::future::pending(), reach: Reach::Group, cgroup: None, tap: tap.clone() };
     tokio::select! {
         ended = run_within(what, bounds) => ended,
         never = live::tell(&tap, host) => match never {},
@@ -113,7 +119,11 @@ pub(crate) async fn run_watched(what: Invocation, limit: Duration, host: &dyn Ru
 /// The same, ended by more than the time.
 pub(crate) async fn run_within(what: Invocation, bounds: Bounds<impl Future<Output = ()>>) -> Result<Finished, ProgramError> {
     let began = Instant::now();
-    let mut group = Group::start(&what).map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
+    let started = match &bounds.cgroup {
+        Some(cgroup) => cgroup.within(|| Group::start(&what)),
+        None => Group::start(&what),
+    };
+    let mut group = started.map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
     let tap = bounds.tap.clone();
     let how = {
@@ -192,7 +202,8 @@ impl Group {
         let reach = if cut.is_some() { bounds.reach } else { Reach::Group };
         // What its parent left behind becomes a child of a process that adopts: without any there is nobody, and no need to look at all of /proc.
         let alone = cut.is_none() && bounds.reach == Reach::Descendants && proc::only_child(self.leader);
-        if !alone && !end_group(self.leader, reach).await {
+        let cgroup = bounds.cgroup.filter(|_| cut.is_some());
+        if !alone && !end_group(self.leader, reach, cgroup).await {
             let leader = self.leader;
             return Err(ProgramError::Lost(format!("process group {leader} does not end, not even by SIGKILL: look at it on the host")));
         }
@@ -216,7 +227,7 @@ impl Drop for Group {
             signal_group(self.leader, Signal::TERM);
             runtime.spawn(async move {
                 let mut last = last;
-                end_group(last.leader, Reach::Group).await;
+                end_group(last.leader, Reach::Group, None).await;
                 // What is still there now withstood SIGKILL.
                 let _ = last.child.wait().await;
             });
@@ -239,14 +250,26 @@ impl Drop for LastResort {
     }
 }
 
-async fn end_group(leader: i32, reach: Reach) -> bool {
+async fn end_group(leader: i32, reach: Reach, cgroup: Option<Arc<Cgroup>>) -> bool {
     let whose = (reach == Reach::Descendants).then(|| i32::try_from(std::process::id()).unwrap_or(0));
-    proc::end_all(GRACE, move || {
+    let inside = cgroup.clone();
+    let ended = proc::end_all(GRACE, move || {
         let all = proc::all();
-        let family = whose.map(|pid| proc::descendants(&all, pid)).unwrap_or_default();
+        let mut family = whose.map(|pid| proc::descendants(&all, pid)).unwrap_or_default();
+        family.extend(inside.iter().flat_map(|cgroup| cgroup.members()).map(|process| process.pid));
         all.into_iter().filter(|process| process.group == leader || family.contains(&process.pid)).collect()
-    })
-    .await
+    });
+    let kill = async {
+        tokio::time::sleep(GRACE).await;
+        if let Some(cgroup) = &cgroup {
+            cgroup.kill();
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        ended = ended => ended,
+        never = kill => match never {},
+    }
 }
 
 fn signal_group(leader: i32, signal: Signal) {

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cgroup::Cgroup;
 use crate::live::{self, Tap};
 use crate::output::Capture;
 use crate::proc;
@@ -134,7 +136,9 @@ async fn carry_out(order: Order, ears: &mut Ears) -> (Result<Finished, ProgramEr
         }
     };
     let tap = Tap::default();
-    let bounds = Bounds { limit: Duration::from_millis(order.limit_ms), stop, reach: Reach::Descendants, tap: tap.clone() };
+    let cgroup = order.folder.file_name().and_then(|name| Cgroup::make(name.to_str()?)).map(Arc::new);
+    let limit = Duration::from_millis(order.limit_ms);
+    let bounds = Bounds { limit, stop, reach: Reach::Descendants, cgroup, tap: tap.clone() };
     let result = tokio::select! {
         result = run_within(order.what, bounds) => result,
         never = live::keep(&tap, &order.folder) => match never {},

@@ -156,6 +156,28 @@ async fn a_time_limit_and_a_cancel_end_even_those_who_left_the_group() {
     }
 }
 
+/// What forks faster than anybody reads `/proc`, deaf to TERM and away from its parents, is ended all the same, where control groups are ours to make.
+#[tokio::test]
+async fn what_forks_without_end_is_ended_with_its_control_group() {
+    if crate::cgroup::Cgroup::make("try").is_none() {
+        println!("no control groups for us on this host: not tried");
+        return;
+    }
+    let world = World::new().await;
+    let text = format!(
+        "#!/bin/sh\ntrap '' TERM\necho begun >> {}\ncat /proc/self/cgroup\nn=0\nwhile :; do setsid sleep 0.03 & n=$((n+1)); [ $((n % 20)) = 0 ] && sleep 0.02; done\n",
+        ledger(&world).display()
+    );
+    let script = super::script(world.dir.path(), "forks", &text);
+    let with = json!({ "program": "/bin/sh", "args": [script], "env": { "MARK": world.dir.path() } });
+    let cx = world.cx(None, Duration::from_secs(1));
+    let problem = failed(world.action("command").run(&cx, &with).await);
+    assert!(problem.contains("timed out after") && problem.contains(&format!("watchkeeper-{}", cx.execution)), "{problem}");
+    assert_eq!(living(&mark(&world)), 0);
+    let left = crate::cgroup::Cgroup::make(&cx.execution);
+    assert!(left.is_some(), "its control group is still there");
+}
+
 #[tokio::test]
 async fn a_service_that_a_command_starts_stays() {
     let world = World::new().await;

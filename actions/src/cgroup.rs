@@ -1,0 +1,123 @@
+//! A control group of its own for each command, where the host allows it: what a command forks cannot leave it, and `cgroup.kill` ends all of it
+//! at once, however fast it forks. Where there is none, process group and adopted orphans have to do.
+//!
+//! Source: <https://docs.kernel.org/admin-guide/cgroup-v2.html>.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::proc::Stat;
+
+/// Folders of ours begin with it.
+const PREFIX: &str = "watchkeeper-";
+
+/// A control group of version 2, below the one that this process is in.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    home: PathBuf,
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes one; `None` where the host has no such hierarchy, or gives us no part of it.
+    pub(crate) fn make(name: &str) -> Option<Cgroup> {
+        let home = home()?;
+        let path = home.join(format!("{PREFIX}{name}"));
+        fs::create_dir(&path).ok()?;
+        // Its kill is what it is for: kernels before 5.14 have none.
+        let made = Cgroup { home, path };
+        made.path.join("cgroup.kill").exists().then_some(made)
+    }
+
+    /// Does something whose children begin inside. Without the right to move, as in a group that was not delegated, they begin outside.
+    pub(crate) fn within<T>(&self, start: impl FnOnce() -> T) -> T {
+        // A process that is forked is where its parent is, so no moment remains in which it could fork outside.
+        let inside = move_to(&self.path).or_else(|_| {
+            // A server that just starts may have tidied it away.
+            fs::create_dir(&self.path)?;
+            move_to(&self.path)
+        });
+        let started = start();
+        if inside.is_ok()
+            && let Err(error) = move_to(&self.home)
+        {
+            tracing::debug!(%error, "the shim stays with its command");
+        }
+        started
+    }
+
+    /// Its processes that are not this one.
+    pub(crate) fn members(&self) -> Vec<Stat> {
+        let pids = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        let own = std::process::id().to_string();
+        pids.lines().filter(|pid| *pid != own).filter_map(|pid| Stat::of(pid.parse().ok()?)).filter(Stat::alive).collect()
+    }
+
+    /// Ends everything in it, unless this process could not leave it.
+    pub(crate) fn kill(&self) {
+        let own = std::process::id().to_string();
+        let inside = fs::read_to_string(self.path.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|pid| pid == own));
+        if !inside {
+            // Whoever is left is signalled one by one besides.
+            let _ = fs::write(self.path.join("cgroup.kill"), "1");
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A service that a command left behind keeps its group.
+        let _stays = fs::remove_dir(&self.path);
+    }
+}
+
+/// Removes what is left of groups that nobody is in any more: of shims that were killed, and of services that have ended. At the start, when no shim
+/// is about to enter one.
+pub(crate) fn tidy() {
+    let siblings = home().and_then(|home| fs::read_dir(home).ok());
+    for one in siblings.into_iter().flatten().flatten().filter(|one| one.file_name().to_string_lossy().starts_with(PREFIX)) {
+        // The kernel refuses where somebody is inside.
+        let _in_use = fs::remove_dir(one.path());
+    }
+}
+
+/// Moves this process: 0 stands for whoever writes it.
+fn move_to(group: &Path) -> io::Result<()> {
+    fs::write(group.join("cgroup.procs"), "0")
+}
+
+/// The folder of the group that this process is in.
+fn home() -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    folder(&groups, &mounts)
+}
+
+/// `man 7 cgroups`: the line of version 2 is `0::PATH`. `man 5 proc_pid_mountinfo`: fields 4 and 5 are what is mounted and where; the type follows ` - `.
+fn folder(groups: &str, mounts: &str) -> Option<PathBuf> {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    mounts.lines().find_map(|line| {
+        let (fields, rest) = line.split_once(" - ")?;
+        let mut fields = fields.split(' ').skip(3);
+        let (root, at) = (fields.next()?, fields.next()?);
+        let below = Path::new(own).strip_prefix(root).ok()?;
+        rest.starts_with("cgroup2 ").then(|| Path::new(at).join(below))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_found_in_either_layout() {
+        let mounts = "30 23 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n31 23 0:27 / /sys/fs/cgroup/unified rw,nosuid shared:9 - cgroup2 cgroup2 rw\n";
+        let own = "9:cpu:/a\n0::/system.slice/watchkeeper.service\n";
+        assert_eq!(folder(own, mounts), Some("/sys/fs/cgroup/unified/system.slice/watchkeeper.service".into()));
+        assert_eq!(folder("0::/\n", "31 23 0:27 / /sys/fs/cgroup rw - cgroup2 none rw\n"), Some("/sys/fs/cgroup/".into()));
+        assert_eq!(folder("0::/pod/x\n", "31 23 0:27 /pod /sys/fs/cgroup rw - cgroup2 none rw\n"), Some("/sys/fs/cgroup/x".into()));
+        assert_eq!(folder("0::/elsewhere\n", "31 23 0:27 /pod /sys/fs/cgroup rw - cgroup2 none rw\n"), None);
+        assert_eq!(folder("9:cpu:/a\n", mounts), None);
+    }
+}
