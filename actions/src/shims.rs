@@ -139,14 +139,19 @@ async fn trim(shims: Weak<Shims>) {
         tokio::time::sleep(TRIM).await;
         let Some(shims) = shims.upgrade() else { return };
         let mut waiting = shims.lock();
-        // The oldest are in front.
-        while waiting.shims.len() > FEW && waiting.shims[0].since.elapsed() >= PATIENCE {
-            waiting.shims.remove(0);
-        }
+        waiting.trim();
         if waiting.shims.len() <= FEW {
             waiting.trimming = false;
             return;
         }
+    }
+}
+
+impl Waiting {
+    fn trim(&mut self) {
+        // The oldest are in front.
+        let late = self.shims.iter().take_while(|shim| shim.since.elapsed() >= PATIENCE).count();
+        self.shims.drain(..late.min(self.shims.len().saturating_sub(FEW)));
     }
 }
 
@@ -178,5 +183,32 @@ impl Shim {
 
     fn alive(mut self) -> Option<Shim> {
         matches!(self.child.try_wait(), Ok(None)).then_some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_wait_and_only_a_few_for_long() {
+        // It ends with its input too.
+        let shims = Shims::new(vec!["/bin/cat".into()]);
+        let all: Vec<Shim> = (0..MOST + 3).map(|_| shims.start().unwrap()).collect();
+        let pids: Vec<i32> = all.iter().map(|shim| shim.stat.pid).collect();
+        all.into_iter().for_each(|shim| shims.give_back(shim));
+        let living = || pids.iter().filter(|pid| Stat::of(**pid).is_some_and(|stat| stat.alive())).count();
+        crate::tests::until("those that are too many end", || living() <= MOST).await;
+        shims.lock().trim();
+        assert!(shims.lock().shims.len() >= MOST - 1, "they have not waited for long");
+        let past = Instant::now().checked_sub(PATIENCE).unwrap();
+        shims.lock().shims.iter_mut().for_each(|shim| shim.since = past);
+        shims.lock().trim();
+        assert_eq!(shims.lock().shims.len(), FEW);
+        crate::tests::until("the late ones end", || living() <= FEW).await;
+        // Who waits and is dead is not given to anybody.
+        shims.lock().shims.iter().for_each(|shim| shim.stat.signal(rustix::process::Signal::KILL));
+        crate::tests::until("they are dead", || living() == 0).await;
+        assert!(!pids.contains(&shims.take().unwrap().stat.pid));
     }
 }

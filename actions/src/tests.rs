@@ -160,7 +160,7 @@ fn script(dir: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// Polls until it holds.
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1000 {
         if holds() {
             return;

@@ -129,6 +129,7 @@ async fn a_message_sent_again_after_the_streams_own_window_is_one_event() -> any
         }
         taken(&world, 3.0).await?;
         tally.faults += 1;
+        tally.lines += 2;
         let repeats = world.metric("watchkeeper_events_deduplicated_total").await?;
         ensure!((repeats - 1.0).abs() < f64::EPSILON, "{repeats}");
         Ok(())
