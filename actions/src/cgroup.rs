@@ -30,21 +30,17 @@ impl Cgroup {
         made.path.join("cgroup.kill").exists().then_some(made)
     }
 
-    /// Does something whose children begin inside. Without the right to move, as in a group that was not delegated, they begin outside.
-    pub(crate) fn within<T>(&self, start: impl FnOnce() -> T) -> T {
-        // A process that is forked is where its parent is, so no moment remains in which it could fork outside.
-        let inside = move_to(&self.path).or_else(|_| {
-            // A server that just starts may have tidied it away.
-            fs::create_dir(&self.path)?;
-            move_to(&self.path)
-        });
-        let started = start();
-        if inside.is_ok()
-            && let Err(error) = move_to(&self.home)
-        {
+    /// Goes into it, so that whatever this process starts begins inside. Ahead of time, because the kernel may take milliseconds to move somebody. Without
+    /// the right to, as in a group that was not delegated, it stays outside.
+    pub(crate) fn enter(&self) -> bool {
+        move_to(&self.path).is_ok()
+    }
+
+    /// Goes back to where this process was; what it started stays.
+    pub(crate) fn leave(&self) {
+        if let Err(error) = move_to(&self.home) {
             tracing::debug!(%error, "the shim stays with its command");
         }
-        started
     }
 
     /// Its processes that are not this one.
@@ -56,24 +52,29 @@ impl Cgroup {
 
     /// Ends everything in it, unless this process could not leave it.
     pub(crate) fn kill(&self) {
-        let own = std::process::id().to_string();
-        let inside = fs::read_to_string(self.path.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|pid| pid == own));
-        if !inside {
+        if !self.is_inside() {
             // Whoever is left is signalled one by one besides.
             let _ = fs::write(self.path.join("cgroup.kill"), "1");
         }
+    }
+
+    fn is_inside(&self) -> bool {
+        let own = std::process::id().to_string();
+        fs::read_to_string(self.path.join("cgroup.procs")).is_ok_and(|pids| pids.lines().any(|pid| pid == own))
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A service that a command left behind keeps its group.
+        // Nobody can remove the group that he is in. A service that a command left behind keeps its own.
+        if self.is_inside() {
+            self.leave();
+        }
         let _stays = fs::remove_dir(&self.path);
     }
 }
 
-/// Removes what is left of groups that nobody is in any more: of shims that were killed, and of services that have ended. At the start, when no shim
-/// is about to enter one.
+/// Removes what is left of groups that nobody is in any more: of shims that were killed, and of services that have ended.
 pub(crate) fn tidy() {
     let siblings = home().and_then(|home| fs::read_dir(home).ok());
     for one in siblings.into_iter().flatten().flatten().filter(|one| one.file_name().to_string_lossy().starts_with(PREFIX)) {

@@ -71,7 +71,7 @@ pub(crate) struct Bounds<S> {
     pub(crate) stop: S,
     /// What is ended with it then.
     pub(crate) reach: Reach,
-    /// Where it begins, if it has a control group of its own.
+    /// Where this process is and it begins, if it has a control group of its own.
     pub(crate) cgroup: Option<Arc<Cgroup>>,
     /// Gets a copy of what is printed.
     pub(crate) tap: Tap,
@@ -119,10 +119,10 @@ pub(crate) async fn run_watched(what: Invocation, limit: Duration, host: &dyn Ru
 /// The same, ended by more than the time.
 pub(crate) async fn run_within(what: Invocation, bounds: Bounds<impl Future<Output = ()>>) -> Result<Finished, ProgramError> {
     let began = Instant::now();
-    let started = match &bounds.cgroup {
-        Some(cgroup) => cgroup.within(|| Group::start(&what)),
-        None => Group::start(&what),
-    };
+    let started = Group::start(&what);
+    if let Some(cgroup) = &bounds.cgroup {
+        cgroup.leave();
+    }
     let mut group = started.map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
     let tap = bounds.tap.clone();

@@ -93,7 +93,8 @@ struct Ears {
 async fn serve() -> io::Result<()> {
     let mut ears = Ears { term: signal(SignalKind::terminate())?, look: signal(SignalKind::window_change())? };
     let mut orders = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-    loop {
+    for number in 0_u64.. {
+        let cgroup = Cgroup::make(&format!("{}-{number}", std::process::id())).filter(Cgroup::enter).map(Arc::new);
         let order = tokio::select! {
             biased;
             _ = ears.term.recv() => return Ok(()),
@@ -103,7 +104,7 @@ async fn serve() -> io::Result<()> {
         // Made before anything happens, and by nobody twice.
         File::create_new(order.folder.join(BEGUN))?;
         let folder = order.folder.clone();
-        let (result, took) = carry_out(order, &mut ears).await;
+        let (result, took) = carry_out(order, &mut ears, cgroup).await;
         let by_itself = matches!(&result, Ok(Finished { how: How::Ended(_), .. }) | Err(ProgramError::NotStarted { .. }));
         write_result(&folder, result, took)?;
         if !by_itself || !proc::childless() {
@@ -114,6 +115,7 @@ async fn serve() -> io::Result<()> {
         write!(out, "\n{}\n", said(&folder))?;
         out.flush()?;
     }
+    Ok(())
 }
 
 /// The line by which a shim says that this execution has its result and that it takes another order.
@@ -121,7 +123,7 @@ pub(crate) fn said(folder: &Path) -> String {
     format!("ended {}", folder.file_name().unwrap_or_default().display())
 }
 
-async fn carry_out(order: Order, ears: &mut Ears) -> (Result<Finished, ProgramError>, Duration) {
+async fn carry_out(order: Order, ears: &mut Ears, cgroup: Option<Arc<Cgroup>>) -> (Result<Finished, ProgramError>, Duration) {
     let began = tokio::time::Instant::now();
     let asked = order.folder.join(STOP);
     if asked.exists() {
@@ -136,7 +138,6 @@ async fn carry_out(order: Order, ears: &mut Ears) -> (Result<Finished, ProgramEr
         }
     };
     let tap = Tap::default();
-    let cgroup = order.folder.file_name().and_then(|name| Cgroup::make(name.to_str()?)).map(Arc::new);
     let limit = Duration::from_millis(order.limit_ms);
     let bounds = Bounds { limit, stop, reach: Reach::Descendants, cgroup, tap: tap.clone() };
     let result = tokio::select! {
