@@ -31,8 +31,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         let stop = Stop::on_signals()?;
         let running = App::start(config, roles, stop.clone()).await?;
         running.reload_from(args.config)?;
-        if roles.gateway {
-            running.first_login().await?;
+        // It serves by now: a store that fails for a moment ends nothing.
+        if roles.gateway
+            && let Err(error) = running.first_login().await
+        {
+            tracing::warn!(error = %format!("{error:#}"), "the first sign-in link could not be made: run `watchkeeper login-link NAME`");
         }
         stop.soft.cancelled().await;
         running.stop().await;
