@@ -21,6 +21,7 @@ mod batch;
 mod cards;
 mod carry;
 mod claim;
+mod deciding;
 mod guards;
 mod hands;
 mod jobs;

@@ -4,27 +4,21 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use domain::event::{Event, Payload};
 use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
-use crate::batch::Batch;
 use crate::claim::{Claim, LEASE};
 use crate::hands::Taken;
 use crate::jobs::{self, Done, Job, JobError};
-use crate::{Cx, on_act, on_alert, on_heartbeat, resume};
+use crate::{Cx, deciding, resume};
 
-/// Events decided in one transaction.
-const BATCH: i64 = 500;
 /// Jobs claimed at once.
 const CLAIM: i64 = 64;
 /// Jobs under way at once in one process; the rest stay in the database, where others may take them.
 const MOST_AT_ONCE: usize = 128;
-/// How often a batch that lost to another worker is decided again before it is taken apart.
-const MOST_CLASHES: usize = 5;
 /// How often claims are renewed.
 const RENEW: Duration = Duration::from_secs(5);
 /// The longest sleep: the net below the wake-ups.
@@ -94,7 +88,7 @@ impl Worker {
     pub async fn settle(&self) -> Result<Settled, store::Error> {
         let mut settled = Settled::default();
         loop {
-            let events = self.decide().await?;
+            let events = deciding::decide(&self.cx).await?;
             let asked = Instant::now();
             let claimed = self.cx.store.claim_jobs(CLAIM, LEASE).await?;
             let count = claimed.iter().filter(|row| !matches!(row.kind.as_str(), "upkeep" | "prune")).count();
@@ -119,7 +113,7 @@ impl Worker {
 
     async fn events(self: Arc<Self>) {
         while !self.cx.wake.stopping() {
-            match self.decide().await {
+            match deciding::decide(&self.cx).await {
                 Ok(0) => self.idle().await,
                 Ok(_) => {}
                 Err(error) => {
@@ -220,91 +214,6 @@ impl Worker {
         });
     }
 
-    /// Decides what waits in the inbox, in one transaction; one by one when that fails.
-    pub(crate) async fn decide(&self) -> Result<usize, store::Error> {
-        let mut count = 0;
-        for _ in 0..MOST_CLASHES {
-            let mut batch = Batch::begin(&self.cx).await?;
-            let events = batch.tx.claim_events(BATCH).await?;
-            if events.is_empty() {
-                return Ok(0);
-            }
-            count = events.len();
-            match decide_all(batch, &events).await {
-                Ok(()) => return Ok(count),
-                Err(error) if is_clash(&error) => self.step_aside().await,
-                Err(error) => {
-                    tracing::debug!(%error, events = count, "a batch failed: one by one");
-                    break;
-                }
-            }
-        }
-        self.decide_singly(count).await
-    }
-
-    /// Lets the one who was faster finish, for a time that is not the same for two.
-    async fn step_aside(&self) {
-        metrics::counter!("watchkeeper_decision_clashes_total").increment(1);
-        let spread = u64::from(domain::id::uuid_at(self.cx.clock.now()).as_bytes()[15]) % 20;
-        tokio::time::sleep(Duration::from_millis(5 + spread)).await;
-    }
-
-    async fn decide_singly(&self, most: usize) -> Result<usize, store::Error> {
-        let mut clashes = 0;
-        for done in 0..most {
-            let mut batch = Batch::begin(&self.cx).await?;
-            let Some(event) = batch.tx.claim_events(1).await?.into_iter().next() else { return Ok(done) };
-            let seq = event.seq;
-            if let Err(error) = decide_all(batch, std::slice::from_ref(&event)).await {
-                if matches!(error, store::Error::Unavailable(_)) {
-                    return Err(error);
-                }
-                // Another worker was faster: that is no fault of the event, unless it goes on for ever.
-                if is_clash(&error) && clashes < MOST_CLASHES * 10 {
-                    clashes += 1;
-                    self.step_aside().await;
-                    continue;
-                }
-                let dead = self.cx.store.fail_event(seq, &error.to_string(), self.cx.clock.now()).await?;
-                tracing::error!(event.id = seq, %error, dead, "an event could not be handled");
-                if dead {
-                    self.raise_dead_letter(&event, &error.to_string()).await;
-                }
-            }
-        }
-        Ok(most)
-    }
-
-    /// An event that nobody could handle is an incident about ourselves; it comes in by the front door.
-    async fn raise_dead_letter(&self, event: &Event, error: &str) {
-        if event.source == on_heartbeat::SELF {
-            return;
-        }
-        let now = self.cx.clock.now();
-        let sighting = domain::event::Sighting {
-            fingerprint: format!("dead-letter/{}", event.source),
-            status: domain::event::Status::Firing,
-            labels: [("alertname", "EventDeadLettered"), ("severity", "high"), ("source", event.source.as_str())]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            annotations: [("summary".to_owned(), format!("Event {} could not be handled and was set aside: {error}", event.seq))].into(),
-            starts_at: now,
-            ends_at: None,
-            generator_url: None,
-            external_url: None,
-            cut: 0,
-        };
-        let delivery = domain::event::Delivery {
-            source: on_heartbeat::SELF.to_owned(),
-            events: vec![domain::event::NewEvent::sighting(on_heartbeat::SELF, sighting)],
-            raw: bytes::Bytes::new(),
-            received_at: now,
-        };
-        if let Err(error) = domain::inbox::Inbox::accept(&self.cx.store, delivery).await {
-            tracing::error!(%error, "the incident about a dead letter could not be stored");
-        }
-    }
-
     async fn carry_out(&self, row: Row, claim: Claim) {
         let Some(job) = jobs::find(&row.kind) else {
             self.bury(&row, "this version knows no such job").await;
@@ -375,37 +284,4 @@ impl Worker {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Two workers decided about the same thing: the one who lost decides again.
-fn is_clash(error: &store::Error) -> bool {
-    matches!(error, store::Error::Conflict | store::Error::Retry)
-}
-
-async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
-    batch.preload(events).await?;
-    let rules = batch.rules.clone();
-    let routed: Vec<_> = events
-        .iter()
-        .map(|event| match &event.payload {
-            Payload::Alert(sighting) => on_alert::expect(&batch, &rules, event, sighting),
-            _ => None,
-        })
-        .collect();
-    let groups = events
-        .iter()
-        .zip(&routed)
-        .filter_map(|(event, routed)| Some((event.source.clone(), routed.as_ref()?.incident.as_ref()?.group_key.clone())));
-    batch.preload_incidents(groups.collect()).await?;
-    let mut finished = Vec::with_capacity(events.len());
-    for (event, routed) in events.iter().zip(routed) {
-        let outcome = match &event.payload {
-            Payload::Alert(sighting) => on_alert::handle(&mut batch, event, sighting, routed).await.map(|()| None)?,
-            Payload::Heartbeat(heartbeat) => on_heartbeat::handle(&mut batch, event, heartbeat).await.map(|()| None)?,
-            Payload::Act(act) => Some(on_act::handle(&mut batch, event.seq, act).await?),
-        };
-        finished.push((event.seq, outcome));
-    }
-    batch.tx.finish_events(&finished).await?;
-    batch.commit().await
 }

@@ -47,6 +47,7 @@ mod sqlite;
 mod tests;
 mod timeline;
 mod tx;
+mod writer;
 
 use std::sync::Arc;
 

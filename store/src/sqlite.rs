@@ -5,26 +5,22 @@ use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
-use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use crate::checkpoint::Checkpoints;
 use crate::gate::{Gate, Line, Pass};
-use crate::later::{Head, Later};
+use crate::later::Later;
+use crate::writer::{Writer, ride};
 use crate::{Backend, Error, schema};
 
 /// How long a transaction waits for its turn. Longer means that somebody waits for himself.
 const TURN: Duration = Duration::from_secs(10);
-/// Transactions that share a commit, at most, and how long the first of them may have begun before.
-const MOST_RIDERS: usize = 64;
-const MOST_SHARED: Duration = Duration::from_millis(3);
-/// How long one who is done waits for others to commit before it does so itself.
-const RIDE: Duration = Duration::from_millis(5);
 /// Below this SQLite can corrupt its log when it is reset: sqlite.org/wal.html#walresetbug.
 const OLDEST: (u32, u32, u32) = (3, 51, 3);
 
@@ -52,27 +48,6 @@ pub(crate) enum SqliteTx {
         line: Line,
     },
     Reader(Transaction<'static, Sqlite>),
-}
-
-/// The one writing connection. Small transactions that come one after the other share a commit, because its sync takes longer than they do: one that is
-/// done stays open for the next, which works within a savepoint, and everybody hears of the commit when it is made.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    conn: SqliteConnection,
-    /// A transaction was begun and not committed.
-    open: bool,
-    /// Somebody works in it, or went away in the middle: whoever begins next takes their part back first.
-    busy: bool,
-    /// Who is done and waits for the commit. With any, the one at work has a savepoint.
-    riders: Vec<oneshot::Sender<Result<(), String>>>,
-    /// When the first of those who share it began.
-    since: Instant,
-    /// The store was closed: nobody begins any more.
-    closed: bool,
-    /// What waits to be carried out with the next statement.
-    later: Later,
-    /// Told of every commit.
-    written: Arc<Notify>,
 }
 
 impl SqliteFile {
@@ -128,9 +103,7 @@ impl SqliteFile {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(5));
         let conn = options.connect().await.map_err(|error| Error::Config(format!("cannot open {path} to read it: {error}")))?;
         let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
-        // As if closed: nobody writes.
-        let writer = Writer { closed: true, ..Writer::new(conn, Arc::new(Notify::new())) };
-        let (gate, writer) = (Arc::default(), Arc::new(Mutex::new(writer)));
+        let (gate, writer) = (Arc::default(), Arc::new(Mutex::new(Writer::shut_from_the_start(conn))));
         Ok(Self { gate, writer, readers, _checkpoints: None, _lock: None, _temporary: None })
     }
 
@@ -156,125 +129,12 @@ impl SqliteFile {
         self.readers.close().await;
         let _pass = self.gate.enter(Line::Other).await;
         let mut writer = self.writer.lock().await;
-        writer.closed = true;
-        // What was begun and dropped would keep the log from being moved.
-        writer.take_back().await;
-        if writer.open
-            && let Err(error) = writer.flush().await
-        {
+        if let Err(error) = writer.shut().await {
             tracing::warn!(%error, "the last transactions may be lost");
         }
         if let Err(error) = sqlx::query("pragma wal_checkpoint(truncate)").execute(&mut writer.conn).await {
             tracing::debug!(%error, "the log stays for the next start");
         }
-    }
-}
-
-impl Writer {
-    fn new(conn: SqliteConnection, written: Arc<Notify>) -> Self {
-        Self { conn, open: false, busy: false, riders: Vec::new(), since: Instant::now(), closed: false, later: Later::default(), written }
-    }
-
-    async fn begin(&mut self) -> Result<(), Error> {
-        if self.closed {
-            return Err(Error::Unavailable("the store is closed".to_owned()));
-        }
-        self.take_back().await;
-        self.busy = true;
-        let head = match (self.open, self.later.head()) {
-            (true, Head::Release) => Head::ReleaseAndSavepoint,
-            (true, _) => Head::Savepoint,
-            (false, _) => Head::Begin,
-        };
-        self.later.begin(head);
-        if !self.open {
-            self.open = true;
-            self.since = Instant::now();
-        }
-        Ok(())
-    }
-
-    /// Carries out what waits.
-    async fn settle(&mut self) -> sqlx::Result<()> {
-        self.later.settle(&mut self.conn).await
-    }
-
-    /// Takes back what somebody left who went away in the middle; those who are done keep theirs.
-    async fn take_back(&mut self) {
-        if !std::mem::take(&mut self.busy) || !self.open {
-            return;
-        }
-        // What was not carried out needs not be taken back.
-        match self.later.head() {
-            Head::None => self.later.reset(Head::None),
-            Head::Begin => {
-                self.later.reset(Head::None);
-                self.open = false;
-                return;
-            }
-            Head::Savepoint => return self.later.reset(Head::None),
-            Head::Release | Head::ReleaseAndSavepoint => return self.later.reset(Head::Release),
-        }
-        if self.riders.is_empty() {
-            if sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
-                tracing::debug!("the last transaction had ended by itself");
-            }
-            self.open = false;
-            return;
-        }
-        let back = async {
-            sqlx::query("rollback to member").execute(&mut self.conn).await?;
-            sqlx::query("release member").execute(&mut self.conn).await
-        };
-        if back.await.is_err() {
-            // There is no savepoint: it was never made, and a commit keeps what is there; or the whole transaction is gone, and a commit fails.
-            self.later.reset(Head::None);
-            drop(self.flush().await);
-        }
-    }
-
-    /// Ends the work of the one who is at it: commits, or lets the next one do that for both.
-    async fn commit(&mut self, share: bool) -> Result<Option<oneshot::Receiver<Result<(), String>>>, Error> {
-        let alone = self.riders.is_empty();
-        let share = share && self.riders.len() < MOST_RIDERS && self.since.elapsed() <= MOST_SHARED;
-        if share || !alone {
-            // What others will commit is carried out by then, so that its errors are its own.
-            self.settle().await?;
-        }
-        if !alone {
-            self.later.begin(Head::Release);
-        }
-        if !share {
-            return self.flush().await.map(|()| None);
-        }
-        self.busy = false;
-        let (told, done) = oneshot::channel();
-        self.riders.push(told);
-        Ok(Some(done))
-    }
-
-    /// Commits for everybody, and tells them.
-    async fn flush(&mut self) -> Result<(), Error> {
-        // Whoever goes away in the middle of it leaves it to the next one to find out.
-        self.busy = true;
-        let done = if self.later.head() == Head::Begin && !self.later.waits() {
-            // Nothing was begun.
-            self.later.reset(Head::None);
-            Ok(())
-        } else {
-            self.later.add(false, |sql| {
-                sql.push("commit");
-            });
-            self.settle().await
-        };
-        for rider in self.riders.drain(..) {
-            // One who went away is stored all the same.
-            let _gone = rider.send(done.as_ref().map(drop).map_err(ToString::to_string));
-        }
-        done?;
-        (self.open, self.busy) = (false, false);
-        self.written.notify_one();
-        Ok(())
     }
 }
 
@@ -319,31 +179,6 @@ impl SqliteTx {
             }
             Self::Reader(tx) => Ok(tx.commit().await?),
         }
-    }
-}
-
-/// Waits for the commit that somebody else makes; makes it if nobody does.
-async fn ride(mut done: oneshot::Receiver<Result<(), String>>, gate: &Arc<Gate>, writer: &Arc<Mutex<Writer>>) -> Result<(), Error> {
-    if let Ok(told) = tokio::time::timeout(RIDE, &mut done).await {
-        return arrived(told);
-    }
-    {
-        let _pass = gate.enter(Line::Ingest).await;
-        let mut writer = writer.lock().await;
-        writer.take_back().await;
-        if !writer.riders.is_empty() {
-            // Everybody hears of it by their own channel.
-            drop(writer.flush().await);
-        }
-    }
-    arrived(done.await)
-}
-
-fn arrived(told: Result<Result<(), String>, oneshot::error::RecvError>) -> Result<(), Error> {
-    match told {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(why)) => Err(Error::Unavailable(why)),
-        Err(_) => Err(Error::Unavailable("nobody can tell whether it was stored".to_owned())),
     }
 }
 

@@ -62,7 +62,7 @@ async fn a_post_whose_answer_was_lost_is_found_and_not_repeated() {
 async fn a_job_that_was_interrupted_looks_for_its_post_first() {
     let world = World::new("observe").await;
     world.store_only(world.sighting("api", Firing)).await;
-    assert_eq!(world.worker.decide().await.unwrap(), 1);
+    assert_eq!(crate::deciding::decide(&world.cx).await.unwrap(), 1);
     let [job] = <[_; 1]>::try_from(world.cx.store.claim_jobs(1, LEASE).await.unwrap()).unwrap();
     assert_eq!(job.kind, "chat.card");
     world.script.lock().unwrap().posts.push(job.id.0.simple().to_string());

@@ -1,0 +1,131 @@
+//! Decides what waits in the inbox: many events in one transaction, one by one where that fails, and sets aside what cannot be handled.
+
+use std::time::Duration;
+
+use domain::event::{Event, Payload};
+
+use crate::batch::Batch;
+use crate::{Cx, on_act, on_alert, on_heartbeat};
+
+/// Events decided in one transaction.
+const BATCH: i64 = 500;
+/// How often a batch that lost to another worker is decided again before it is taken apart.
+const MOST_CLASHES: usize = 5;
+
+/// Decides what waits in the inbox, in one transaction; one by one when that fails.
+pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
+    let mut count = 0;
+    for _ in 0..MOST_CLASHES {
+        let mut batch = Batch::begin(cx).await?;
+        let events = batch.tx.claim_events(BATCH).await?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        count = events.len();
+        match decide_all(batch, &events).await {
+            Ok(()) => return Ok(count),
+            Err(error) if is_clash(&error) => step_aside(cx).await,
+            Err(error) => {
+                tracing::debug!(%error, events = count, "a batch failed: one by one");
+                break;
+            }
+        }
+    }
+    decide_singly(cx, count).await
+}
+
+/// Lets the one who was faster finish, for a time that is not the same for two.
+async fn step_aside(cx: &Cx) {
+    metrics::counter!("watchkeeper_decision_clashes_total").increment(1);
+    let spread = u64::from(domain::id::uuid_at(cx.clock.now()).as_bytes()[15]) % 20;
+    tokio::time::sleep(Duration::from_millis(5 + spread)).await;
+}
+
+async fn decide_singly(cx: &Cx, most: usize) -> Result<usize, store::Error> {
+    let mut clashes = 0;
+    for done in 0..most {
+        let mut batch = Batch::begin(cx).await?;
+        let Some(event) = batch.tx.claim_events(1).await?.into_iter().next() else { return Ok(done) };
+        let seq = event.seq;
+        if let Err(error) = decide_all(batch, std::slice::from_ref(&event)).await {
+            if matches!(error, store::Error::Unavailable(_)) {
+                return Err(error);
+            }
+            // Another worker was faster: that is no fault of the event, unless it goes on for ever.
+            if is_clash(&error) && clashes < MOST_CLASHES * 10 {
+                clashes += 1;
+                step_aside(cx).await;
+                continue;
+            }
+            let dead = cx.store.fail_event(seq, &error.to_string(), cx.clock.now()).await?;
+            tracing::error!(event.id = seq, %error, dead, "an event could not be handled");
+            if dead {
+                raise_dead_letter(cx, &event, &error.to_string()).await;
+            }
+        }
+    }
+    Ok(most)
+}
+
+/// An event that nobody could handle is an incident about ourselves; it comes in by the front door.
+async fn raise_dead_letter(cx: &Cx, event: &Event, error: &str) {
+    if event.source == on_heartbeat::SELF {
+        return;
+    }
+    let now = cx.clock.now();
+    let sighting = domain::event::Sighting {
+        fingerprint: format!("dead-letter/{}", event.source),
+        status: domain::event::Status::Firing,
+        labels: [("alertname", "EventDeadLettered"), ("severity", "high"), ("source", event.source.as_str())]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
+        annotations: [("summary".to_owned(), format!("Event {} could not be handled and was set aside: {error}", event.seq))].into(),
+        starts_at: now,
+        ends_at: None,
+        generator_url: None,
+        external_url: None,
+        cut: 0,
+    };
+    let delivery = domain::event::Delivery {
+        source: on_heartbeat::SELF.to_owned(),
+        events: vec![domain::event::NewEvent::sighting(on_heartbeat::SELF, sighting)],
+        raw: bytes::Bytes::new(),
+        received_at: now,
+    };
+    if let Err(error) = domain::inbox::Inbox::accept(&cx.store, delivery).await {
+        tracing::error!(%error, "the incident about a dead letter could not be stored");
+    }
+}
+
+/// Two workers decided about the same thing: the one who lost decides again.
+fn is_clash(error: &store::Error) -> bool {
+    matches!(error, store::Error::Conflict | store::Error::Retry)
+}
+
+async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
+    batch.preload(events).await?;
+    let rules = batch.rules.clone();
+    let routed: Vec<_> = events
+        .iter()
+        .map(|event| match &event.payload {
+            Payload::Alert(sighting) => on_alert::expect(&batch, &rules, event, sighting),
+            _ => None,
+        })
+        .collect();
+    let groups = events
+        .iter()
+        .zip(&routed)
+        .filter_map(|(event, routed)| Some((event.source.clone(), routed.as_ref()?.incident.as_ref()?.group_key.clone())));
+    batch.preload_incidents(groups.collect()).await?;
+    let mut finished = Vec::with_capacity(events.len());
+    for (event, routed) in events.iter().zip(routed) {
+        let outcome = match &event.payload {
+            Payload::Alert(sighting) => on_alert::handle(&mut batch, event, sighting, routed).await.map(|()| None)?,
+            Payload::Heartbeat(heartbeat) => on_heartbeat::handle(&mut batch, event, heartbeat).await.map(|()| None)?,
+            Payload::Act(act) => Some(on_act::handle(&mut batch, event.seq, act).await?),
+        };
+        finished.push((event.seq, outcome));
+    }
+    batch.tx.finish_events(&finished).await?;
+    batch.commit().await
+}
