@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use harness::Netns;
 use harness::peers::Nats;
-use harness::world::{Alert, SOON};
+use harness::world::{Alert, Ledger, SOON, World};
 use serde_json::json;
 
-use crate::agents::{Cable, begun, plan_over};
+use crate::agents::{Cable, Edge, begun, plan_over};
 
 /// What is between the agent and NATS.
 enum Wire {
@@ -52,69 +52,70 @@ impl Wire {
     }
 }
 
+/// A run whose step is under way on an agent that can be cut off.
+struct Dark {
+    world: World,
+    ledger: Ledger,
+    edge: Edge,
+    wire: Wire,
+    // The last to go.
+    _nats: Nats,
+}
+
+impl Dark {
+    /// The step sleeps for so many seconds, and may take so long.
+    async fn begin(seconds: &str, limit: &str) -> anyhow::Result<Self> {
+        let (nats, wire) = Wire::lay().await?;
+        let (server, agent) = (json!({ "url": nats.url() }), json!({ "url": wire.url(&nats) }));
+        let (plan, mut edge, ledger) = plan_over(&server, &agent, &["sleep", seconds], limit).await?;
+        edge.prefix = wire.prefix();
+        edge.start()?;
+        let world = plan.start().await?;
+        world.send(&[Alert::service_down()]).await?;
+        begun(&ledger).await?;
+        wire.cut(true).await?;
+        Ok(Self { world, ledger, edge, wire, _nats: nats })
+    }
+
+    /// The cable is put back, and what was done once is known.
+    async fn is_told(&self, line: &str) -> anyhow::Result<()> {
+        self.wire.cut(false).await?;
+        self.world.run_in("succeeded", SOON * 4).await?;
+        assert_eq!(self.ledger.lines(), [line]);
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn an_order_that_ends_while_its_agent_is_cut_off_is_told_afterwards() -> anyhow::Result<()> {
-    let (nats, wire) = Wire::lay().await?;
-    let (plan, mut edge, ledger) =
-        plan_over(&json!({ "url": nats.url() }), &json!({ "url": wire.url(&nats) }), &["sleep", "3"], "60s").await?;
-    edge.prefix = wire.prefix();
-    edge.start()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    begun(&ledger).await?;
-    wire.cut(true).await?;
+    let dark = Dark::begin("3", "60s").await?;
     // It ends while nobody can be told.
     tokio::time::sleep(Duration::from_secs(8)).await;
-    let runs = world.runs().await?;
+    let runs = dark.world.runs().await?;
     ensure!(runs.iter().all(|run| run["state"] == "running"), "nobody knows yet: {runs:?}");
-    wire.cut(false).await?;
-    world.run_in("succeeded", SOON * 2).await?;
-    assert_eq!(ledger.lines(), ["sleep 3"]);
-    Ok(())
+    dark.is_told("sleep 3").await
 }
 
 #[tokio::test]
 async fn an_agent_that_stays_cut_off_leaves_a_question_and_its_late_answer_counts() -> anyhow::Result<()> {
-    let (nats, wire) = Wire::lay().await?;
-    let (plan, mut edge, ledger) =
-        plan_over(&json!({ "url": nats.url() }), &json!({ "url": wire.url(&nats) }), &["sleep", "3"], "6s").await?;
-    edge.prefix = wire.prefix();
-    edge.start()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    begun(&ledger).await?;
-    wire.cut(true).await?;
-    let run = world.run_in("unknown", SOON * 2).await?;
+    let dark = Dark::begin("3", "6s").await?;
+    let run = dark.world.run_in("unknown", SOON * 2).await?;
     ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
-    assert_eq!(ledger.lines(), ["sleep 3"]);
+    assert_eq!(dark.ledger.lines(), ["sleep 3"]);
     // It was cut off for longer than a connection lives: the agent makes a new one, and tells what it had done.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    wire.cut(false).await?;
-    world.run_in("succeeded", SOON * 4).await?;
-    assert_eq!(ledger.lines(), ["sleep 3"]);
-    Ok(())
+    dark.is_told("sleep 3").await
 }
 
 #[tokio::test]
 async fn an_agent_that_is_killed_while_it_is_cut_off_tells_afterwards_what_it_had_done() -> anyhow::Result<()> {
-    let (nats, wire) = Wire::lay().await?;
-    let (plan, mut edge, ledger) =
-        plan_over(&json!({ "url": nats.url() }), &json!({ "url": wire.url(&nats) }), &["sleep", "4"], "90s").await?;
-    edge.prefix = wire.prefix();
-    edge.start()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    begun(&ledger).await?;
-    wire.cut(true).await?;
-    edge.kill9()?;
+    let mut dark = Dark::begin("4", "90s").await?;
+    dark.edge.kill9()?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     // Alone in the dark: it takes its command up without anybody to ask.
-    edge.start()?;
+    dark.edge.start()?;
     tokio::time::sleep(Duration::from_secs(6)).await;
-    wire.cut(false).await?;
-    world.run_in("succeeded", SOON * 2).await?;
-    assert_eq!(ledger.lines(), ["sleep 4"]);
-    Ok(())
+    dark.is_told("sleep 4").await
 }
 
 #[tokio::test]
