@@ -81,6 +81,13 @@ async fn the_sign_of_life_stops_with_the_worker_or_the_server_and_comes_back() -
         anyhow::Ok(())
     };
     let meanwhile = async {
+        let held = "select count(*) from pg_locks where relation = 'jobs'::regclass and mode = 'AccessExclusiveLock' and granted";
+        eventually(SOON, async || {
+            ensure!(postgres.psql(&database, held).await? == "1", "the lock is not held yet");
+            Ok(())
+        })
+        .await?;
+        // One that was on its way arrives.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let came = receiver.within_two().await;
         ensure!(came == 0, "{came} signs of life from a worker that can do nothing");
