@@ -1,6 +1,7 @@
 //! The audit log: one row for every decision, in the transaction of the change itself, and the chain that binds the rows together.
 
 mod chain;
+mod cut;
 mod verify;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use chain::{AuditKeys, Checkpoint, Content, Link, START, Seal, chain};
+pub use cut::Cut;
 pub use verify::{Fault, FaultKind, Report, Verifier};
 
 /// A row as a decision makes it.

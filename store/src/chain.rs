@@ -187,6 +187,7 @@ fn link((seq, batch, prev_hash, hash, at, actor, action, object, decision, reaso
     Link { seq, batch, mac, prev_hash: hash_of(prev_hash), hash: hash_of(hash), content }
 }
 
-fn hash_from(bytes: &[u8]) -> Option<Digest> {
+/// A hash from the database, if it is one.
+pub(crate) fn hash_from(bytes: &[u8]) -> Option<Digest> {
     bytes.try_into().ok().map(Digest)
 }

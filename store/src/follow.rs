@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use domain::audit::{FaultKind, Link, Report, Seal, Verifier};
+use domain::audit::{Cut, FaultKind, Link, Report, Seal, Verifier};
 
 use crate::tx::row;
 use crate::{Error, Store, Tx};
@@ -10,9 +10,14 @@ use crate::{Error, Store, Tx};
 /// Rows read at a time. Each page is a transaction of its own: a long one would keep SQLite's log from being emptied.
 const PAGE: i64 = 1000;
 
-/// What is on the way from the first row to the last, in this order: the links of a batch, its seal, the next batch, the rows that wait.
+/// How often a log is followed anew because the server let go of rows meanwhile, which it does now and then.
+const TRIES: usize = 5;
+
+/// What is on the way from the first row to the last, in this order: the cut, the links of a batch, its seal, the next batch, the rows that wait.
 #[derive(Debug)]
 pub enum Step<'a> {
+    /// What was let go of before all others.
+    Cut(&'a Cut),
     /// A sealed row.
     Link(&'a Link),
     /// The end of a batch.
@@ -25,10 +30,16 @@ impl Store {
     /// Hands the whole audit log as it stands now to `visit`, which may end the way by an error.
     ///
     /// # Errors
-    /// As any use of the database, if a seal or a waiting row cannot be read, and what `visit` says.
+    /// As any use of the database, if a seal or a waiting row cannot be read, and what `visit` says. [`Error::Conflict`] at the end if rows were let
+    /// go of on the way: walk again.
     pub async fn walk_audit<E: From<Error>>(&self, mut visit: impl FnMut(Step<'_>) -> Result<(), E>) -> Result<(), E> {
         // What is sealed while we walk belongs to the next walk.
-        let end = self.read().await?.last_batch().await?;
+        let mut tx = self.read().await?;
+        let (end, cut) = (tx.last_batch().await?, tx.audit_cut().await?);
+        drop(tx);
+        if let Some(cut) = &cut {
+            visit(Step::Cut(cut))?;
+        }
         let mut seals = Seals { store: self, end, after: 0, page: VecDeque::new() };
         let mut place = (0, 0);
         loop {
@@ -51,22 +62,34 @@ impl Store {
         let mut after = 0;
         loop {
             let waiting = self.read().await?.audit_waiting(after, PAGE).await?;
-            let Some(last) = waiting.last() else { return Ok(()) };
+            let Some(last) = waiting.last() else { break };
             after = last.seq;
             for row in &waiting {
                 visit(Step::Waiting(row))?;
             }
         }
+        if self.read().await?.audit_cut().await? == cut { Ok(()) } else { Err(Error::Conflict.into()) }
     }
 
     /// Verifies the whole audit log; `told` hears of the progress now and then.
     ///
     /// # Errors
     /// As any use of the database. What cannot be read because somebody changed it is a finding, not an error.
-    pub async fn verify_audit(&self, mut verifier: Verifier, mut told: impl FnMut(&Report)) -> Result<Report, Error> {
+    pub async fn verify_audit(&self, verifier: Verifier, mut told: impl FnMut(&Report)) -> Result<Report, Error> {
+        let mut tries = TRIES;
+        loop {
+            match self.verify_once(verifier.clone(), &mut told).await {
+                Err(Error::Conflict) if tries > 1 => tries -= 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn verify_once(&self, mut verifier: Verifier, told: &mut impl FnMut(&Report)) -> Result<Report, Error> {
         let mut steps = 0_u64;
         let walked = self.walk_audit(|step| {
             match step {
+                Step::Cut(cut) => verifier.cut(cut),
                 Step::Link(link) => verifier.link(link),
                 Step::Seal(seal) => verifier.seal(seal),
                 Step::Waiting(row) => verifier.unsealed(row),

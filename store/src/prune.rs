@@ -30,12 +30,23 @@ pub enum Aging {
     DeadLetters,
     /// Bodies that could not be read.
     Samples,
+    /// Counted refusals of the unknown.
+    Refusals,
 }
 
 impl Aging {
     /// All of them, in an order in which nothing is left that refers to what is gone.
-    pub const ALL: [Self; 8] =
-        [Self::Incidents, Self::Runs, Self::Alerts, Self::DeadLetters, Self::DeadJobs, Self::Samples, Self::Events, Self::Deliveries];
+    pub const ALL: [Self; 9] = [
+        Self::Incidents,
+        Self::Runs,
+        Self::Alerts,
+        Self::DeadLetters,
+        Self::DeadJobs,
+        Self::Samples,
+        Self::Refusals,
+        Self::Events,
+        Self::Deliveries,
+    ];
 
     /// Its word in metrics.
     pub fn as_str(self) -> &'static str {
@@ -48,6 +59,7 @@ impl Aging {
             Self::DeadJobs => "dead_jobs",
             Self::DeadLetters => "dead_letters",
             Self::Samples => "samples",
+            Self::Refusals => "refusals",
         }
     }
 }
@@ -81,6 +93,7 @@ impl Store {
             Aging::DeadJobs => tx.prune_simply("jobs", OLD_DEAD_JOBS, cut, limit).await?,
             Aging::DeadLetters => tx.prune_simply("dead_letters", OLD_LETTERS, cut, limit).await?,
             Aging::Samples => tx.prune_simply("samples", OLD_SAMPLES, cut, limit).await?,
+            Aging::Refusals => tx.prune_simply("refusals", OLD_REFUSALS, cut, limit).await?,
         };
         tx.commit().await?;
         Ok(Pruned { rows, next, held: began.elapsed() })
@@ -92,6 +105,7 @@ const OLD_ALERTS: [&str; 2] = ["(source, fingerprint)", "incident is null and la
 const OLD_DEAD_JOBS: [&str; 2] = ["id", "state = 'dead' and due_at < $1"];
 const OLD_LETTERS: [&str; 2] = ["event_seq", "at < $1"];
 const OLD_SAMPLES: [&str; 2] = ["id", "at < $1"];
+const OLD_REFUSALS: [&str; 2] = ["(source, reason, minute)", "minute < $1 / 60000000"];
 
 impl Tx {
     async fn prune_simply(&mut self, table: &str, [key, old]: [&str; 2], cut: i64, limit: i64) -> Result<(u64, Option<i64>), Error> {

@@ -42,6 +42,7 @@ const STEPS: &[Step] = steps! {
     12 "0012_lifecycle",
     13 "0013_agents",
     14 "0014_retention",
+    15 "0015_audit_cut",
 };
 
 /// The migrator for a database.

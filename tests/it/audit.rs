@@ -11,11 +11,11 @@ use harness::{Cmd, Done, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-fn plan() -> anyhow::Result<Plan> {
+pub(crate) fn plan() -> anyhow::Result<Plan> {
     Ok(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.with(json!({ "audit": { "checkpoint_every": "1s" } })))
 }
 
-async fn say(args: &[&str], paths: &[&Path]) -> anyhow::Result<Done> {
+pub(crate) async fn say(args: &[&str], paths: &[&Path]) -> anyhow::Result<Done> {
     let cmd = Cmd::new(env!("CARGO_BIN_EXE_watchkeeper")).args(args);
     paths.iter().fold(cmd, |cmd, path| cmd.arg(path)).run(SOON).await
 }
@@ -44,7 +44,7 @@ async fn decide(world: &World, decision: &str) -> anyhow::Result<u16> {
 }
 
 /// Once everything that was written is sealed and covered.
-async fn settled(config: &Path) -> anyhow::Result<Value> {
+pub(crate) async fn settled(config: &Path) -> anyhow::Result<Value> {
     eventually(SOON, async || {
         let done = say(&["audit", "verify", "-o", "json", "--config"], &[config]).await?;
         ensure!(done.status.code() == Some(0), "{} {}", done.stdout, done.stderr);
@@ -55,7 +55,7 @@ async fn settled(config: &Path) -> anyhow::Result<Value> {
     .await
 }
 
-async fn unsound(args: &[&str], paths: &[&Path], why: &str) -> anyhow::Result<()> {
+pub(crate) async fn unsound(args: &[&str], paths: &[&Path], why: &str) -> anyhow::Result<()> {
     let done = say(args, paths).await?;
     ensure!(done.status.code() == Some(1) && done.stdout.contains(why), "{args:?}: {why:?} is missing in {} {}", done.stdout, done.stderr);
     Ok(())

@@ -12,6 +12,7 @@ mod agents_secured;
 mod alertmanager;
 #[cfg(test)]
 mod audit;
+mod audit_old;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]

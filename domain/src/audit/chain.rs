@@ -101,7 +101,7 @@ impl AuditKeys {
 
     /// The keyed hash of a row, in hex.
     pub fn mac(&self, row: &NewAudit) -> String {
-        hex::encode(keyed(&self.0[0], &[&text(row)]).finalize().into_bytes())
+        self.keyed_hash(&[&text(row)])
     }
 
     /// Whether one of the keys made this keyed hash of the row.
@@ -111,7 +111,7 @@ impl AuditKeys {
 
     /// Closes a batch with its keyed hash.
     pub fn seal(&self, seal: Seal) -> Seal {
-        let mac = hex::encode(keyed(&self.0[0], &[SEAL, &body(&seal)]).finalize().into_bytes());
+        let mac = self.keyed_hash(&[SEAL, &body(&seal)]);
         Seal { mac, ..seal }
     }
 
@@ -120,7 +120,13 @@ impl AuditKeys {
         self.fits(&[SEAL, &body(seal)], &seal.mac)
     }
 
-    fn fits(&self, parts: &[&str], mac: &str) -> bool {
+    /// By the first key, in hex.
+    pub(super) fn keyed_hash(&self, parts: &[&str]) -> String {
+        hex::encode(keyed(&self.0[0], parts).finalize().into_bytes())
+    }
+
+    /// Whether one of the keys made it.
+    pub(super) fn fits(&self, parts: &[&str], mac: &str) -> bool {
         let Ok(mac) = hex::decode(mac) else { return false };
         self.0.iter().any(|key| keyed(key, parts).verify_slice(&mac).is_ok())
     }

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{AuditKeys, AuditRow, Checkpoint, Content, Link, START, Seal, chain};
+use super::{AuditKeys, AuditRow, Checkpoint, Content, Cut, Link, START, Seal, chain};
 use crate::canonical::Digest;
 
 /// Faults that are told in full; further ones are counted.
 const MOST_TOLD: usize = 100;
 
-/// Follows a chain: the links of a batch in the order of their numbers, then its seal, then the next batch; at last the rows that wait.
-#[derive(Debug)]
+/// Follows a chain: the cut if there is one, then the links of a batch in the order of their numbers, its seal, the next batch; at last the rows
+/// that wait.
+#[derive(Clone, Debug)]
 pub struct Verifier {
     /// Without keys the chain is followed, and believed as far as a checkpoint covers it.
     keys: Option<AuditKeys>,
@@ -29,7 +30,7 @@ pub struct Verifier {
 }
 
 /// The batch that is being read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     batch: i64,
     seq: i64,
@@ -50,6 +51,8 @@ pub struct Report {
     pub unsealed: u64,
     /// Checkpoints that the chain met.
     pub checkpoints: u64,
+    /// What was let go of before the first row, if anything.
+    pub pruned: Option<Cut>,
     /// Whether keyed hashes were checked.
     pub keyed: bool,
     /// Where the chain ends.
@@ -133,6 +136,19 @@ impl Verifier {
         &self.report
     }
 
+    /// Where the log begins, if its oldest rows were let go of. Without the key the caller must know the signature to be right.
+    pub fn cut(&mut self, cut: &Cut) {
+        if let Some(keys) = &self.keys {
+            let fits = keys.made_cut(cut);
+            let text = format!("the cut behind row {} does not fit its keyed hash: it was changed, or the log was made shorter", cut.seq);
+            self.count_keyed(fits, Some(cut.seq), Some(cut.batch), text);
+        }
+        (self.head, self.begin) = (Some(cut.hash), Some(cut.hash));
+        (self.rows, self.closed) = (Some(cut.rows), Some(cut.batch));
+        self.meet(cut.batch, (cut.hash, cut.rows, cut.seq));
+        self.report.pruned = Some(cut.clone());
+    }
+
     /// The next row.
     pub fn link(&mut self, link: &Link) {
         let (seq, batch) = (Some(link.seq), Some(link.batch));
@@ -192,7 +208,7 @@ impl Verifier {
         self.rows = Some(seal.rows);
         self.head = Some(seal.hash);
         self.closed = Some(seal.batch);
-        self.meet(seal);
+        self.meet(seal.batch, (seal.hash, seal.rows, seal.seq));
     }
 
     /// A row that is not sealed yet. Call it after all batches.
@@ -239,7 +255,8 @@ impl Verifier {
         if batch > closed + 1 {
             let which =
                 if batch == closed + 2 { format!("batch {}", closed + 1) } else { format!("batches {} to {}", closed + 1, batch - 1) };
-            self.report.fault(FaultKind::Missing, None, Some(closed + 1), format!("{which} cannot be found"));
+            let why = if closed == 0 { ", and no cut says that their rows were let go of" } else { "" };
+            self.report.fault(FaultKind::Missing, None, Some(closed + 1), format!("{which} cannot be found{why}"));
             self.rows = None;
         } else if batch <= closed {
             self.report.fault(FaultKind::Form, None, Some(batch), format!("batch {batch} stands behind batch {closed}"));
@@ -282,14 +299,14 @@ impl Verifier {
     }
 
     /// Compares what checkpoints saw.
-    fn meet(&mut self, seal: &Seal) {
-        for seen in self.checkpoints.get(&seal.batch).into_iter().flatten() {
-            if (seen.hash, seen.rows, seen.seq) == (seal.hash, seal.rows, seal.seq) {
+    fn meet(&mut self, batch: i64, stands: (Digest, i64, i64)) {
+        for seen in self.checkpoints.get(&batch).into_iter().flatten() {
+            if (seen.hash, seen.rows, seen.seq) == stands {
                 self.report.checkpoints += 1;
                 self.report.covered = self.report.rows;
             } else {
-                let text = format!("a checkpoint of {} saw another chain at batch {}: it was written anew", seen.at, seal.batch);
-                self.report.fault(FaultKind::Replaced, Some(seal.seq), Some(seal.batch), text);
+                let text = format!("a checkpoint of {} saw another chain at batch {batch}: it was written anew", seen.at);
+                self.report.fault(FaultKind::Replaced, Some(stands.2), Some(batch), text);
             }
         }
     }

@@ -38,12 +38,14 @@ pub struct Retention {
     pub incidents: Dur,
     /// What failed for good: jobs and events; and bodies that could not be read.
     pub dead: Dur,
+    /// The audit log, of which the server lets go in its own way, and the counts of refusals.
+    pub audit: Dur,
 }
 
 impl Default for Retention {
     fn default() -> Self {
         let days = |days: u64| Dur::from_mins(days * 24 * 60);
-        Self { deliveries: days(7), events: days(30), incidents: days(400), dead: days(30) }
+        Self { deliveries: days(7), events: days(30), incidents: days(400), dead: days(30), audit: days(400) }
     }
 }
 
@@ -54,6 +56,7 @@ impl Retention {
             Aging::Events => self.events,
             Aging::Incidents | Aging::Runs | Aging::Alerts => self.incidents,
             Aging::DeadJobs | Aging::DeadLetters | Aging::Samples => self.dead,
+            Aging::Refusals => self.audit,
         }
     }
 }

@@ -40,6 +40,9 @@ pub(crate) struct Manifest {
     program: String,
     /// Who signed it, in hex.
     pub(crate) public_key: String,
+    /// The audit log of before this time was let go of for its age, and rows about the incident may have been among it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) audit_pruned_until: Option<Timestamp>,
     /// What the audit rows are about.
     objects: Vec<String>,
     /// Every other file.
@@ -97,6 +100,8 @@ pub(crate) async fn export(
         }
     }
     let batches = tx.audit_batches_of(&objects).await?;
+    // What the incident's first rows say was written when it opened.
+    let audit_pruned_until = tx.audit_cut().await?.map(|cut| cut.until).filter(|until| incident.opened_at <= *until);
     drop(tx);
     files.push((AUDIT.to_owned(), audit(store, &objects, &batches, signer, said, now).await?));
 
@@ -108,6 +113,7 @@ pub(crate) async fn export(
         at: now,
         program: env!("CARGO_PKG_VERSION").to_owned(),
         public_key: signer.public_key(),
+        audit_pruned_until,
         objects,
         files: files.iter().map(entry).collect(),
     };
@@ -152,6 +158,7 @@ async fn audit(
     let trusted = signer.trusted();
     let covering = said.iter().filter(|signed| signed.checkpoint.batch >= last && trusted.check_checkpoint(signed).is_ok());
     let covering = match covering.min_by_key(|signed| signed.checkpoint.batch) {
+        _ if batches.is_empty() => None,
         Some(signed) => Some(signed.clone()),
         None => {
             let seal = store.read().await?.last_seal().await?;
@@ -163,13 +170,14 @@ async fn audit(
     let checkpoints: Vec<SignedCheckpoint> = covering.into_iter().collect();
     let mut writer = Writer::new(&mut bytes, now, true, only, &checkpoints)?;
     let among = |batch: i64| (first..=end).contains(&batch);
-    store
-        .walk_audit(|step| match step {
-            Step::Link(link) if !among(link.batch) => Ok(()),
-            Step::Seal(seal) if !among(seal.batch) => Ok(()),
-            step => writer.step(step),
-        })
-        .await?;
+    // A part of the chain needs no cut: it says of itself that it is one.
+    let visit = |step: Step<'_>| match step {
+        Step::Cut(_) => Ok(()),
+        Step::Link(link) if !among(link.batch) => Ok(()),
+        Step::Seal(seal) if !among(seal.batch) => Ok(()),
+        step => writer.step(step),
+    };
+    lines::walk(store, visit).await?;
     writer.end()?;
     Ok(bytes)
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 
 use anyhow::Context;
-use domain::audit::{AuditKeys, AuditRow, Content, FaultKind, Link, NewAudit, Report, Seal, Verifier};
+use domain::audit::{AuditKeys, AuditRow, Content, Cut, FaultKind, Link, NewAudit, Report, Seal, Verifier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{Step, Store};
@@ -13,7 +13,7 @@ use super::checkpoints::{SignedCheckpoint, Trusted};
 /// Longest line, in bytes: rows hold no bodies.
 const LONGEST: u64 = 4 * 1024 * 1024;
 
-/// One line. Checkpoints stand before the links, so that one pass is enough.
+/// One line. Checkpoints and the cut stand before the links, so that one pass is enough.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
@@ -21,6 +21,8 @@ pub(crate) enum Line {
     AuditLog(Head),
     /// What was said outside of the database.
     Checkpoint(SignedCheckpoint),
+    /// Where the log begins, if its oldest rows were let go of.
+    Cut(Cut),
     /// A sealed row, or its digest where it was not asked for.
     Link(Link),
     /// The end of a batch.
@@ -106,6 +108,7 @@ impl<W: Write> Writer<W> {
     /// If it cannot be written.
     pub(crate) fn step(&mut self, step: Step<'_>) -> anyhow::Result<()> {
         match step {
+            Step::Cut(cut) => self.line(&Line::Cut(cut.clone())),
             Step::Link(link) => {
                 let mut link = link.clone();
                 if let Content::Row(row) = &link.content {
@@ -150,8 +153,19 @@ impl<W: Write> Writer<W> {
 /// # Errors
 /// If the store cannot be read or the lines cannot be written.
 pub(crate) async fn export<W: Write>(store: &Store, mut writer: Writer<W>) -> anyhow::Result<u64> {
-    store.walk_audit(|step| writer.step(step)).await?;
+    walk(store, |step| writer.step(step)).await?;
     writer.end()
+}
+
+/// Goes through the log of a store once.
+///
+/// # Errors
+/// As [`Store::walk_audit`]; says what to do if the server let go of rows meanwhile, because what was written cannot be taken back.
+pub(crate) async fn walk(store: &Store, visit: impl FnMut(Step<'_>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    store.walk_audit(visit).await.map_err(|error| match error.downcast_ref() {
+        Some(store::Error::Conflict) => error.context("the server let go of old rows meanwhile: try again"),
+        _ => error,
+    })
 }
 
 /// Verifies lines. `seen` hears every row that is there in full, and the progress.
@@ -181,7 +195,20 @@ pub(crate) fn verify(
         }
         line = reader.next()?;
     }
+    let mut cut = None;
+    if let Some(Ok(Line::Cut(found))) = &line {
+        if !trusted.is_empty()
+            && let Err(why) = trusted.check(&found.public_key, found.statement().as_bytes(), &found.signature)
+        {
+            wrong.push((FaultKind::Forged, format!("the cut behind row {}: {why}", found.seq)));
+        }
+        cut = Some(found.clone());
+        line = reader.next()?;
+    }
     let mut verifier = if head.part { Verifier::of_part(keys, checkpoints) } else { Verifier::new(keys, checkpoints) };
+    if let Some(cut) = &cut {
+        verifier.cut(cut);
+    }
     let mut whole = false;
     while let Some(read) = line {
         let number = reader.number;
@@ -207,7 +234,7 @@ pub(crate) fn verify(
                     wrong.push((FaultKind::Missing, format!("there were {lines} lines before the end; now there are {}", number - 1)));
                 }
             }
-            Ok(Line::AuditLog(_) | Line::Checkpoint(_)) => {
+            Ok(Line::AuditLog(_) | Line::Checkpoint(_) | Line::Cut(_)) => {
                 wrong.push((FaultKind::Form, format!("line {number} stands in the wrong place")))
             }
             Err(why) => wrong.push((FaultKind::Form, format!("line {number} cannot be read: {why}"))),

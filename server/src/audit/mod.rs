@@ -1,5 +1,5 @@
-//! Keeping the audit log: rows are sealed into their chain within a second, and now and then a signed checkpoint says outside of the database
-//! where the chain stands.
+//! Keeping the audit log: rows are sealed into their chain within a second, now and then a signed checkpoint says outside of the database
+//! where the chain stands, and what is older than the configuration keeps goes.
 
 pub(crate) mod checkpoints;
 pub(crate) mod evidence;
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use domain::audit::{AuditDecision, Checkpoint, NewAudit};
 use domain::canonical::Digest;
+use domain::duration::Dur;
 use domain::time::Clock;
 use jiff::Timestamp;
 use serde_json::json;
-use store::{Error, Store};
+use store::{AuditPruned, Error, Store};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -28,15 +29,18 @@ const LOOK: Duration = Duration::from_millis(400);
 const PAUSE: Duration = Duration::from_secs(3);
 /// Rows of one batch: a few milliseconds of the writer's time, which accepting goes before.
 const MOST: i64 = 500;
+/// How often it is looked for what is old: each going is a row itself, and need not be many.
+const PRUNE: Duration = Duration::from_hours(6);
 /// How long the last sealing of a stopping server may take.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Seals, and says checkpoints.
+/// Seals, says checkpoints, and lets go of what is old.
 pub(crate) struct Sealer {
     store: Store,
     signer: Signer,
     file: PathBuf,
     every: Duration,
+    keep: Dur,
     clock: Arc<dyn Clock>,
     said: Mutex<Said>,
 }
@@ -45,6 +49,7 @@ pub(crate) struct Sealer {
 struct Said {
     /// Where the chain stood then. Not the number of its batch: after a restore numbers are given again.
     hash: Option<Digest>,
+    checkpoint: Option<Checkpoint>,
     at: Option<Instant>,
 }
 
@@ -70,16 +75,19 @@ impl Sealer {
         let signer = Signer::new(&keys::load(&config.keys.checkpoint, &config.data_dir, "checkpoint")?)?;
         let file = config.data_dir.join(checkpoints::FILE);
         checkpoints::mend(&file)?;
-        let hash = checkpoints::read(&file)?.last().map(|signed| signed.checkpoint.hash);
+        let checkpoint = checkpoints::read(&file)?.last().map(|signed| signed.checkpoint);
+        let hash = checkpoint.map(|checkpoint| checkpoint.hash);
         tracing::info!(public_key = signer.public_key(), "the audit log's checkpoints are signed with this key");
-        let said = Mutex::new(Said { hash, at: None });
+        let said = Mutex::new(Said { hash, checkpoint, at: None });
         let every = config.audit.checkpoint_every.as_std();
-        Ok(Self { store: store.clone(), signer, file, every, clock: Arc::clone(clock), said })
+        let keep = config.retention.audit;
+        Ok(Self { store: store.clone(), signer, file, every, keep, clock: Arc::clone(clock), said })
     }
 
     /// Works until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut failing = false;
+        let mut prune_at = Instant::now();
         loop {
             let pause = match self.seal().await {
                 Ok(()) => {
@@ -94,7 +102,38 @@ impl Sealer {
                     PAUSE
                 }
             };
+            if !failing && prune_at <= Instant::now() && !self.prune().await {
+                prune_at = Instant::now() + PRUNE;
+            }
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+        }
+    }
+
+    /// Lets go of one step's worth of what is old; whether there may be more.
+    async fn prune(&self) -> bool {
+        let Some(seen) = self.said.lock().await.checkpoint else { return true };
+        let before = self.keep.before(self.clock.now());
+        let sign = |cut: &domain::audit::Cut| (self.signer.public_key(), self.signer.sign_bytes(cut.statement().as_bytes()));
+        match self.store.prune_audit(before, &seen, sign).await {
+            Ok(AuditPruned::Nothing) => false,
+            Ok(AuditPruned::Gone(rows)) => {
+                metrics::counter!("watchkeeper_pruned_rows_total", "kind" => "audit").increment(rows);
+                true
+            }
+            Ok(AuditPruned::Unsound(report)) => {
+                let first = report.faults.first().map_or("", |fault| fault.text.as_str());
+                tracing::error!(
+                    faults = report.faulty,
+                    first,
+                    "old rows of the audit log are not what was written, so they stay: run `watchkeeper audit verify`"
+                );
+                false
+            }
+            Err(Error::Retry) => true,
+            Err(error) => {
+                tracing::warn!(%error, "the old rows of the audit log stay for now");
+                false
+            }
         }
     }
 
@@ -134,7 +173,7 @@ impl Sealer {
         tokio::task::spawn_blocking(move || checkpoints::append(&file, &line)).await??;
         tracing::info!(checkpoint = %serde_json::to_string(&signed)?, "the audit log is sealed up to here");
         metrics::gauge!("watchkeeper_audit_checkpoint_timestamp_seconds").set(checkpoint.at.as_second() as f64);
-        *said = Said { hash: Some(seal.hash), at: Some(Instant::now()) };
+        *said = Said { hash: Some(seal.hash), checkpoint: Some(checkpoint), at: Some(Instant::now()) };
         Ok(())
     }
 

@@ -238,6 +238,10 @@ fn told(report: &Report, by_key: bool) -> String {
     let state = if report.is_sound() { "sound" } else { "NOT sound" };
     text.push_str(&format!("The audit log is {state}: {} sealed rows in {} batches", report.rows, report.batches));
     text.push_str(&format!(", {} covered by {} checkpoints, {} not sealed yet.", report.covered, report.checkpoints, report.unsealed));
+    if let Some(cut) = &report.pruned {
+        let (rows, until, at) = (cut.rows, cut.until, cut.at);
+        text.push_str(&format!("\n{rows} rows before it, sealed until {until}, were let go of for their age, the last of them at {at}."));
+    }
     if report.left_out > 0 {
         text.push_str(&format!("\n{} rows were left out of the export; their digests are in the chain.", report.left_out));
     }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use domain::text::clean_line;
 use domain::time::{Clock, SystemClock};
+use jiff::Timestamp;
 
 use super::audit::{Opened, Place};
 use super::{Format, out};
@@ -63,6 +64,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             file.into_inner()?.sync_all()?;
             store.close().await;
             out(&format!("{}: incident {incident} in {} files, signed by {}", to.display(), manifest.files.len(), manifest.public_key));
+            manifest.audit_pruned_until.into_iter().for_each(|until| out(&pruned(until)));
             Ok(ExitCode::SUCCESS)
         }),
         Verb::Verify { file, public_key, output } => {
@@ -85,5 +87,10 @@ fn told(verdict: &Verdict) -> String {
     let state = if verdict.faults.is_empty() { "sound" } else { "NOT sound" };
     let (incident, at) = verdict.manifest.as_ref().map_or((0, String::new()), |manifest| (manifest.incident, manifest.at.to_string()));
     lines.push(format!("The evidence about incident {incident}, taken at {at}, is {state}; {rows} audit rows are about it."));
+    lines.extend(verdict.manifest.as_ref().and_then(|manifest| manifest.audit_pruned_until).map(pruned));
     lines.join("\n")
+}
+
+fn pruned(until: Timestamp) -> String {
+    format!("The audit log of before {until} was let go of for its age: rows about this incident from before then are not in the evidence.")
 }

@@ -23,6 +23,9 @@ pub(super) struct Written {
     /// What failed for good: jobs, events that could not be handled, bodies that could not be read. Default 30d.
     #[serde(default)]
     dead: Option<Dur>,
+    /// The audit log, as far as a signed checkpoint covers it, and the counts of refusals. At least 1d. Default 400d, or as long as `incidents`.
+    #[serde(default)]
+    audit: Option<Dur>,
 }
 
 /// Repeats, redeliveries and cooldowns reach back less than this.
@@ -31,16 +34,19 @@ const LEAST: Dur = Dur::from_mins(24 * 60);
 pub(super) fn read(cx: &mut Sections<'_, '_, '_>) -> Retention {
     let usual = Retention::default();
     let Some((node, written)) = cx.value::<Written>("retention") else { return usual };
-    for (name, value) in [("events", written.events), ("incidents", written.incidents)] {
+    for (name, value) in [("events", written.events), ("incidents", written.incidents), ("audit", written.audit)] {
         if value.is_some_and(|value| value < LEAST) {
-            let help = "write 1d or more: repeats and cooldowns look back that far".to_owned();
+            let help = "write 1d or more: repeats, cooldowns and whoever asks who did it look back that far".to_owned();
             cx.report().add(node.find(&[name]).at, format!("`{name}` is kept for less than a day"), help);
         }
     }
+    let incidents = written.incidents.unwrap_or(usual.incidents);
     Retention {
         deliveries: written.deliveries.unwrap_or(usual.deliveries),
         events: written.events.unwrap_or(usual.events),
-        incidents: written.incidents.unwrap_or(usual.incidents),
+        incidents,
         dead: written.dead.unwrap_or(usual.dead),
+        // Evidence of an incident that is kept should have its rows.
+        audit: written.audit.unwrap_or(usual.audit.max(incidents)),
     }
 }

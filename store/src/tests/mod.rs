@@ -2,6 +2,7 @@
 
 mod aging;
 mod chain;
+mod cut;
 mod events;
 mod incidents;
 mod jobs;

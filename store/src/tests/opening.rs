@@ -130,6 +130,7 @@ on_both! {
         links.iter().for_each(|link| verifier.link(link));
         seals.iter().for_each(|seal| verifier.seal(seal));
         assert_eq!((links.len(), verifier.end().faults), (1, vec![]), "sealed by the version of migration 10");
+        assert_eq!(tx.audit_cut().await.unwrap().map(|cut| (cut.batch, cut.rows)), Some((1, 1)));
         assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
         assert!(tx.agent_report("019ca945-0a00-7b1f-8d5e-3f7c9a2b1e02-0-1").await.unwrap().is_some());
         assert_eq!(tx.unpublished(3, 10).await.unwrap()[0].1.kind, "incident.opened");
@@ -182,6 +183,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (12, include_str!("../../fixtures/0012_lifecycle.sql")),
     (13, include_str!("../../fixtures/0013_agents.sql")),
     (14, include_str!("../../fixtures/0014_retention.sql")),
+    (15, include_str!("../../fixtures/0015_audit_cut.sql")),
 ];
 
 #[test]

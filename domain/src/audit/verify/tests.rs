@@ -8,6 +8,7 @@ use crate::audit::{AuditDecision, NewAudit};
 
 #[derive(Clone)]
 struct Log {
+    cut: Option<Cut>,
     links: Vec<Link>,
     seals: Vec<Seal>,
     checkpoints: Vec<Checkpoint>,
@@ -32,7 +33,7 @@ fn row(n: i64) -> NewAudit {
 /// Batches of these sizes, with a checkpoint at the end.
 fn log(sizes: &[usize]) -> Log {
     let (keys, mut head, mut seq) = (keys(7), START, 0);
-    let mut log = Log { links: vec![], seals: vec![], checkpoints: vec![] };
+    let mut log = Log { cut: None, links: vec![], seals: vec![], checkpoints: vec![] };
     for (batch, size) in (1..).zip(sizes) {
         let prev_hash = head;
         for _ in 0..*size {
@@ -52,6 +53,9 @@ fn log(sizes: &[usize]) -> Log {
 
 fn verify(log: &Log, keys: Option<AuditKeys>, checkpoints: &[Checkpoint]) -> Report {
     let mut verifier = Verifier::new(keys, checkpoints.iter().copied());
+    if let Some(cut) = &log.cut {
+        verifier.cut(cut);
+    }
     let mut batches: Vec<i64> = log.links.iter().map(|link| link.batch).chain(log.seals.iter().map(|seal| seal.batch)).collect();
     batches.sort_unstable();
     batches.dedup();
@@ -62,6 +66,14 @@ fn verify(log: &Log, keys: Option<AuditKeys>, checkpoints: &[Checkpoint]) -> Rep
         log.seals.iter().filter(|seal| seal.batch == batch).for_each(|seal| verifier.seal(seal));
     }
     verifier.end()
+}
+
+/// Lets go of the first batches, as the server does.
+fn cut(log: &mut Log, batches: usize) {
+    let seal = log.seals[batches - 1].clone();
+    log.cut = Some(keys(7).cut(Cut::behind(&seal, seal.at)));
+    log.links.retain(|link| link.batch > seal.batch);
+    log.seals.retain(|other| other.batch > seal.batch);
 }
 
 /// Verifies with the key alone, with the checkpoint alone, and with both.
@@ -98,7 +110,7 @@ fn a_sound_log_is_sound_and_its_coverage_is_told() {
     }
     assert_eq!(all_ways(&log)[1].covered, 8);
     assert_eq!(verify(&log, None, &[]).covered, 0, "nothing is covered without a checkpoint");
-    assert!(verify(&Log { links: vec![], seals: vec![], checkpoints: vec![] }, Some(keys(7)), &[]).is_sound());
+    assert!(verify(&Log { cut: None, links: vec![], seals: vec![], checkpoints: vec![] }, Some(keys(7)), &[]).is_sound());
 }
 
 #[test]
@@ -132,6 +144,84 @@ fn a_part_of_a_chain_is_held_by_its_checkpoint() {
     let sound = part(|_| ());
     assert!(sound.is_sound() && sound.covered == 5, "{sound:#?}");
     assert!(!part(|link| link.mac = link.mac.replace('a', "b")).is_sound());
+}
+
+#[test]
+fn what_was_let_go_of_is_not_missed_and_the_rest_verifies() {
+    let whole = log(&[3, 2, 1, 4]);
+    for batches in 1..=4 {
+        let mut log = whole.clone();
+        log.checkpoints.insert(0, Checkpoint::from(&whole.seals[0]));
+        cut(&mut log, batches);
+        for report in all_ways(&log) {
+            assert!(report.is_sound(), "{batches}: {report:#?}");
+            let pruned = report.pruned.unwrap();
+            assert_eq!((pruned.rows as u64 + report.rows, pruned.batch as usize), (10, batches));
+        }
+    }
+}
+
+#[test]
+fn a_cut_that_was_tampered_with_is_found_with_the_key() {
+    type Change = fn(&mut Cut);
+    let changes: [(&str, Change); 8] = [
+        ("batch", |cut| cut.batch += 1),
+        ("an earlier batch", |cut| cut.batch -= 1),
+        ("row", |cut| cut.seq += 1),
+        ("rows", |cut| cut.rows += 1),
+        ("hash", |cut| cut.hash = Digest([7; 32])),
+        ("until", |cut| cut.until += jiff::SignedDuration::from_secs(1)),
+        ("at", |cut| cut.at += jiff::SignedDuration::from_secs(1)),
+        ("keyed hash", |cut| cut.mac = keys(8).cut(cut.clone()).mac),
+    ];
+    for (what, change) in changes {
+        let mut log = log(&[3, 2, 1, 4]);
+        cut(&mut log, 2);
+        change(log.cut.as_mut().unwrap());
+        let [key, _, both] = all_ways(&log);
+        for report in [key, both] {
+            assert!(report.faults.iter().any(|fault| fault.kind == FaultKind::Forged), "{what}: {report:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_without_its_cut_or_with_another_one_is_not_sound() {
+    let whole = log(&[3, 2, 1, 4]);
+    let mut pruned = whole.clone();
+    cut(&mut pruned, 2);
+    let fails = |what: &str, log: &Log| {
+        for report in all_ways(log) {
+            assert!(!report.is_sound(), "{what}: {report:#?}");
+        }
+    };
+    fails("none", &Log { cut: None, ..pruned.clone() });
+    let mut earlier = whole.clone();
+    cut(&mut earlier, 1);
+    fails("an earlier one, genuine, over a log that was made shorter", &Log { cut: earlier.cut, ..pruned.clone() });
+    fails("rows before it", &Log { cut: pruned.cut.clone(), ..whole.clone() });
+    let mut shorter = pruned.clone();
+    shorter.links.retain(|link| link.batch > 3);
+    shorter.seals.retain(|seal| seal.batch > 3);
+    fails("made shorter behind it", &shorter);
+    let forged = Cut { mac: pruned.cut.unwrap().mac, ..Cut::behind(&whole.seals[2], whole.seals[2].at) };
+    let report = verify(&Log { cut: Some(forged), ..shorter }, Some(keys(7)), &[]);
+    assert!(report.faults.iter().all(|fault| fault.kind == FaultKind::Forged) && report.faulty == 1, "{report:#?}");
+}
+
+#[test]
+fn a_checkpoint_of_another_chain_at_the_cut_is_found() {
+    let mut one = log(&[3, 2, 1]);
+    let mut seen = Checkpoint::from(&one.seals[1]);
+    cut(&mut one, 2);
+    assert_eq!(verify(&one, None, &[seen]).checkpoints, 1);
+    seen.hash = START;
+    assert_eq!(verify(&one, None, &[seen]).faults[0].kind, FaultKind::Replaced);
+    let mut all = log(&[3, 2]);
+    let seen = all.checkpoints.clone();
+    cut(&mut all, 1);
+    (all.links, all.seals) = (vec![], vec![]);
+    assert_eq!(verify(&all, Some(keys(7)), &seen).faults[0].kind, FaultKind::Truncated, "everything behind the cut is gone");
 }
 
 #[test]
