@@ -93,6 +93,16 @@ pub(super) async fn plan_over(server: &Value, agent: &Value, args: &[&str], time
     Ok((plan, Edge { config, data, prefix: vec![], proc: None, ended: vec![] }, ledger))
 }
 
+/// A run that waits for its agent, which was never there. It writes `word`.
+pub(super) async fn away(word: &str, timeout: &str) -> anyhow::Result<(Nats, World, Edge, Ledger)> {
+    let nats = Nats::start().await?;
+    let link = json!({ "url": nats.url() });
+    let (plan, edge, ledger) = plan_over(&link, &link, &[word], timeout).await?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    Ok((nats, world, edge, ledger))
+}
+
 pub(super) async fn begun(ledger: &Ledger) -> anyhow::Result<()> {
     eventually(SOON, async || {
         ensure!(ledger.lines().len() == 1, "{:?}", ledger.lines());
@@ -135,53 +145,6 @@ async fn a_step_on_an_agents_target_is_carried_out_there() -> anyhow::Result<()>
         Ok(())
     })
     .await
-}
-
-#[tokio::test]
-async fn a_killed_agent_takes_its_command_up_again() -> anyhow::Result<()> {
-    let nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["sleep", "4"], "40s").await?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    begun(&ledger).await?;
-    edge.kill9()?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    edge.start()?;
-    world.run_in("succeeded", SOON * 2).await?;
-    assert_eq!(ledger.lines(), ["sleep 4"]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_killed_server_takes_the_report_of_its_order() -> anyhow::Result<()> {
-    let nats = Nats::start().await?;
-    let (plan, _edge, ledger) = plan(&nats, &nats.url(), &["sleep", "3"], "40s").await?;
-    let mut world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    begun(&ledger).await?;
-    world.kill9()?;
-    // It ends while nobody waits for it.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    world.start().await?;
-    world.run_in("succeeded", SOON * 2).await?;
-    assert_eq!(ledger.lines(), ["sleep 3"]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn an_agent_that_was_away_gets_its_order_later() -> anyhow::Result<()> {
-    let nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["late"], "40s").await?;
-    edge.kill9()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    world.run_in("running", SOON).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    ensure!(ledger.lines().is_empty(), "nobody else does it");
-    edge.start()?;
-    world.run_in("succeeded", SOON * 2).await?;
-    assert_eq!(ledger.lines(), ["late"]);
-    Ok(())
 }
 
 #[tokio::test]
@@ -318,6 +281,7 @@ async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyh
     let client = async_nats::connect(nats.url()).await?;
     client.publish("watchkeeper.agent.edge.cancel", signed(&cancel, &dir.join("orders.pem"))?.into()).await?;
     client.flush().await?;
+    // No sign shows that the agent has heard it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     tell(&stopped, "orders.pem").await?;
     eventually(SOON, async || {
@@ -329,6 +293,7 @@ async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyh
     for _ in 0..3 {
         tell(&good, "orders.pem").await?;
     }
+    // Time in which nothing may happen.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(ledger.lines(), ["obeyed"]);
     assert_eq!(edge.refusals().len(), cases.len() + 1);

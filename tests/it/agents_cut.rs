@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::ensure;
-use harness::Netns;
 use harness::peers::Nats;
 use harness::world::{Alert, Ledger, SOON, World};
+use harness::{Netns, Tally};
 use serde_json::json;
 
 use crate::agents::{Cable, Edge, begun, plan_over};
+use crate::agents_killed::{moment, reported, settled};
 
 /// What is between the agent and NATS.
 enum Wire {
@@ -63,8 +64,16 @@ struct Dark {
 }
 
 impl Dark {
-    /// The step sleeps for so many seconds, and may take so long.
+    /// The step sleeps for so many seconds, and may take so long. The cable is pulled out while it does.
     async fn begin(seconds: &str, limit: &str) -> anyhow::Result<Self> {
+        let dark = Self::lit(seconds, limit).await?;
+        begun(&dark.ledger).await?;
+        dark.wire.cut(true).await?;
+        Ok(dark)
+    }
+
+    /// The same, with the cable still in.
+    async fn lit(seconds: &str, limit: &str) -> anyhow::Result<Self> {
         let (nats, wire) = Wire::lay().await?;
         let (server, agent) = (json!({ "url": nats.url() }), json!({ "url": wire.url(&nats) }));
         let (plan, mut edge, ledger) = plan_over(&server, &agent, &["sleep", seconds], limit).await?;
@@ -72,67 +81,86 @@ impl Dark {
         edge.start()?;
         let world = plan.start().await?;
         world.send(&[Alert::service_down()]).await?;
-        begun(&ledger).await?;
-        wire.cut(true).await?;
         Ok(Self { world, ledger, edge, wire, _nats: nats })
     }
 
     /// The cable is put back, and what was done once is known.
-    async fn is_told(&self, line: &str) -> anyhow::Result<()> {
+    async fn is_told(&self, line: &str, tally: &mut Tally) -> anyhow::Result<()> {
         self.wire.cut(false).await?;
+        tally.faults += 1;
         self.world.run_in("succeeded", SOON * 4).await?;
-        assert_eq!(self.ledger.lines(), [line]);
-        Ok(())
+        tally.ledger(&self.ledger.lines(), &[line])
     }
 }
 
 #[tokio::test]
 async fn an_order_that_ends_while_its_agent_is_cut_off_is_told_afterwards() -> anyhow::Result<()> {
-    let dark = Dark::begin("3", "60s").await?;
-    // It ends while nobody can be told.
-    tokio::time::sleep(Duration::from_secs(8)).await;
-    let runs = dark.world.runs().await?;
-    ensure!(runs.iter().all(|run| run["state"] == "running"), "nobody knows yet: {runs:?}");
-    dark.is_told("sleep 3").await
+    harness::rounds("agent cut off before or after its order came", 1, async |tally| {
+        let dark = Dark::lit("3", "60s").await?;
+        moment(tally, &dark.ledger).await?;
+        dark.wire.cut(true).await?;
+        if !dark.ledger.lines().is_empty() {
+            // It ends while nobody can be told.
+            reported(&dark.edge).await?;
+        }
+        // Longer than a report needs to arrive where there is a way.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let runs = dark.world.runs().await?;
+        ensure!(runs.iter().all(|run| run["state"] == "running"), "nobody knows yet: {runs:?}");
+        dark.is_told("sleep 3", tally).await
+    })
+    .await
 }
 
 #[tokio::test]
 async fn an_agent_that_stays_cut_off_leaves_a_question_and_its_late_answer_counts() -> anyhow::Result<()> {
-    let dark = Dark::begin("3", "6s").await?;
-    let run = dark.world.run_in("unknown", SOON * 2).await?;
-    ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
-    assert_eq!(dark.ledger.lines(), ["sleep 3"]);
-    // It was cut off for longer than a connection lives: the agent makes a new one, and tells what it had done.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    dark.is_told("sleep 3").await
+    harness::rounds("agent cut off until nobody knows", 1, async |tally| {
+        let dark = Dark::begin("3", "6s").await?;
+        let run = dark.world.run_in("unknown", SOON * 2).await?;
+        tally.unknown += 1;
+        ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
+        assert_eq!(dark.ledger.lines(), ["sleep 3"]);
+        // Cut off for longer than a connection lives: the agent makes a new one, and tells what it had done.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        dark.is_told("sleep 3", tally).await
+    })
+    .await
 }
 
 #[tokio::test]
 async fn an_agent_that_is_killed_while_it_is_cut_off_tells_afterwards_what_it_had_done() -> anyhow::Result<()> {
-    let mut dark = Dark::begin("4", "90s").await?;
-    dark.edge.kill9()?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    // Alone in the dark: it takes its command up without anybody to ask.
-    dark.edge.start()?;
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    dark.is_told("sleep 4").await
+    harness::rounds("agent cut off, then killed", 1, async |tally| {
+        let mut dark = Dark::begin("3", "90s").await?;
+        dark.edge.kill9()?;
+        tally.faults += 1;
+        // Alone in the dark: it takes its command up without anybody to ask.
+        dark.edge.start()?;
+        reported(&dark.edge).await?;
+        dark.is_told("sleep 3", tally).await
+    })
+    .await
 }
 
 #[tokio::test]
 async fn a_bus_that_loses_everything_in_the_middle_of_an_order_changes_nothing() -> anyhow::Result<()> {
-    let mut nats = Nats::start().await?;
-    let link = json!({ "url": nats.url() });
-    let (plan, mut edge, ledger) = plan_over(&link, &link, &["sleep", "4"], "90s").await?;
-    edge.start()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
-    begun(&ledger).await?;
-    nats.kill9()?;
-    nats.delete_store()?;
-    // It ends while there is no bus, and the stream that both sides used is gone.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    nats.restart().await?;
-    world.run_in("succeeded", SOON * 2).await?;
-    assert_eq!(ledger.lines(), ["sleep 4"]);
-    Ok(())
+    harness::rounds("NATS killed under an order, its store deleted", 1, async |tally| {
+        let mut nats = Nats::start().await?;
+        let link = json!({ "url": nats.url() });
+        let (plan, mut edge, ledger) = plan_over(&link, &link, &["sleep", "3"], "90s").await?;
+        edge.start()?;
+        let world = plan.start().await?;
+        world.send(&[Alert::service_down()]).await?;
+        moment(tally, &ledger).await?;
+        nats.kill9()?;
+        nats.delete_store()?;
+        tally.faults += 1;
+        if !ledger.lines().is_empty() {
+            // It ends while there is no bus, and the stream that both sides used is gone.
+            reported(&edge).await?;
+        }
+        nats.restart().await?;
+        tally.unknown += settled(&world, &ledger).await?;
+        tally.ledger(&ledger.lines(), &["sleep 3"])
+    })
+    .await
 }

@@ -13,21 +13,19 @@ use harness::world::{Alert, SOON, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::agents::{plan, signed};
+use crate::agents::{away, plan, signed};
 
 #[tokio::test]
 async fn an_agent_that_never_comes_is_told_nothing_and_that_is_known() -> anyhow::Result<()> {
-    let nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["never"], "5s").await?;
-    edge.kill9()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
+    let (nats, world, mut edge, ledger) = away("never", "5s").await?;
     let run = world.run_in("failed", SOON).await?;
     let why = run["attempts"].to_string();
     ensure!(why.contains("was not told in the step's time, so nothing was begun"), "{why}");
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
     ensure!(orders(&context).await? == 0, "an order was sent");
     edge.start()?;
+    agent_where(&world, |agent| agent["here"] == true).await?;
+    // Time in which nothing may happen.
     tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());
     Ok(())
@@ -35,11 +33,7 @@ async fn an_agent_that_never_comes_is_told_nothing_and_that_is_known() -> anyhow
 
 #[tokio::test]
 async fn a_run_that_is_stopped_while_its_agent_is_away_is_never_begun() -> anyhow::Result<()> {
-    let nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["never"], "60s").await?;
-    edge.kill9()?;
-    let world = plan.start().await?;
-    world.send(&[Alert::service_down()]).await?;
+    let (nats, world, mut edge, ledger) = away("never", "60s").await?;
     let run = world.run_in("running", SOON).await?;
     let path = format!("/runs/{}", run["run"]["id"].as_str().unwrap_or_default());
     let answer = world.call("ann", Method::POST, &format!("{path}/cancel"), Some(&json!({}))).await?;
@@ -52,6 +46,7 @@ async fn a_run_that_is_stopped_while_its_agent_is_away_is_never_begun() -> anyho
     .await?;
     edge.start()?;
     agent_where(&world, |agent| agent["here"] == true).await?;
+    // Time in which nothing may happen.
     tokio::time::sleep(Duration::from_secs(3)).await;
     ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());
     let context = jetstream::new(async_nats::connect(nats.url()).await?);

@@ -5,6 +5,8 @@ mod agents;
 #[cfg(test)]
 mod agents_cut;
 #[cfg(test)]
+mod agents_killed;
+#[cfg(test)]
 mod agents_roll;
 #[cfg(test)]
 mod agents_secured;

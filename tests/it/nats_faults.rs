@@ -74,7 +74,7 @@ async fn a_consumer_that_vanished_is_made_again_where_it_was() -> anyhow::Result
     let world = plan(&nats)?.start().await?;
     publish(&context, 0..3).await?;
     taken(&world, 3.0).await?;
-    // How far it was read is noted every few seconds.
+    // How far it was read is noted every few seconds, which nothing shows outside.
     tokio::time::sleep(Duration::from_secs(7)).await;
     context.get_stream("TASKS").await?.delete_consumer("watchkeeper-tasks").await?;
     publish(&context, 3..5).await?;

@@ -2,15 +2,16 @@
 //!
 //! `strace` kills it in the middle of the system call that makes something durable (on PostgreSQL: in the middle of a send to it), so every arrow of
 //! every state machine is hit from both sides: it happened and was not told, or was told and did not happen. The shims are killed like that too. The short
-//! form takes strides; `./test --long` takes every single one.
+//! form takes strides; `./test --long` then fills the gaps, for as long as it may.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use harness::peers::Postgres;
 use harness::world::{Alert, Ledger, Plan, SOON, World};
-use harness::{Tally, eventually};
+use harness::{SWEEPS, Tally, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -120,39 +121,47 @@ async fn active(world: &World) -> anyhow::Result<usize> {
     Ok(world.runs().await?.iter().filter(|run| !states.contains(&run["state"].as_str().unwrap_or_default())).count())
 }
 
-/// Rounds at `first`, `first + stride`, ... until a server lives through one, or is late: a slow machine's server looks around more often meanwhile. Then
-/// from the start while there is time.
-async fn sweep(fault: &str, plan: Plan, sweep: Sweep, first: u64, stride: u64) -> anyhow::Result<()> {
-    let mut tally = Tally::new(fault);
+/// Rounds at the call `first` and every `step`th from there until a server lives through one, or is late: a slow machine's server looks around more often
+/// meanwhile. At length then those in the middle between them and so on, until every single one was tried, and from the start while there is time.
+async fn sweep(fault: &str, plan: Plan, sweep: Sweep, shares: u32, (first, mut step): (u64, u64)) -> anyhow::Result<()> {
+    let (mut tally, coarse) = (Tally::of_sweep(fault, shares), step);
     let mut world = plan.start().await?;
     world.service_is(true).await?;
     world.stop().await?;
-    let mut nth = first;
-    let mut whole = false;
+    let (mut tried, mut struck) = (BTreeSet::new(), BTreeSet::new());
+    let (mut nth, mut end, mut whole) = (first, MOST, false);
     while !whole || tally.time_left() {
-        tally.rounds += 1;
-        if nth < MOST && sweep.round(&mut world, nth, &mut tally).await? {
-            tally.faults += 1;
-            nth += stride;
-        } else {
+        if nth >= end {
             ensure!(tally.faults >= 3, "only {} rounds ended with a kill: the sweep sweeps nothing", tally.faults);
             whole = true;
-            nth = first;
+            if step == 1 {
+                tried.clear();
+            }
+            step = if step == 1 { coarse } else { step / 2 };
+            nth = (first - 1) % step + 1;
+        } else if tried.insert(nth) {
+            tally.rounds += 1;
+            if sweep.round(&mut world, nth, &mut tally).await? {
+                tally.faults += 1;
+                struck.insert(nth);
+                nth += step;
+            } else {
+                end = nth;
+            }
+            tally.places = Some((struck.range(..end).count() as u64, end - 1));
+        } else {
+            nth += step;
         }
     }
     tally.held = true;
     world.start().await
 }
 
-fn stride(short: u64) -> u64 {
-    if harness::long() { 1 } else { short }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_sync_on_sqlite() -> anyhow::Result<()> {
     let _alone = crate::storm::ALONE.lock().await;
     let (plan, all) = armed("fdatasync,fsync")?;
-    sweep("server killed at each of its syncs", plan, all, 1, stride(5)).await
+    sweep("server killed at each of its syncs", plan, all, SWEEPS[0], (1, 6)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,5 +169,5 @@ async fn killed_in_the_middle_of_talking_to_postgres() -> anyhow::Result<()> {
     let _alone = crate::storm::ALONE.lock().await;
     let url = Postgres::shared().await?.create_database().await?;
     let (plan, all) = armed("sendto")?;
-    sweep("server killed at each of its sends to PostgreSQL", plan.postgres(&url)?, all, 20, stride(45)).await
+    sweep("server killed at each of its sends to PostgreSQL", plan.postgres(&url)?, all, SWEEPS[1], (20, 48)).await
 }

@@ -25,7 +25,7 @@ pub use proc::Proc;
 pub use proxy::Proxy;
 pub use reaper::temp_dir;
 pub use rustix::process::Signal;
-pub use tally::{FAULTS, Tally, long, rounds, table};
+pub use tally::{FAULTS, SWEEPS, Tally, long, rounds, table};
 pub use wait::eventually;
 
 use std::{path::PathBuf, time::Duration};

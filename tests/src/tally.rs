@@ -13,7 +13,9 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 /// How many tests share the time: `tidy` counts them.
-pub const FAULTS: u32 = 17;
+pub const FAULTS: u32 = 24;
+/// How many shares the sweeps among them take, which go through more places than fit into one: that of SQLite and that of PostgreSQL.
+pub const SWEEPS: [u32; 2] = [3, 8];
 
 /// What one test did so far. It is kept when it is dropped, so that a test that fails has its line too.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,12 +34,16 @@ pub struct Tally {
     pub doubled: u64,
     /// Steps of which nobody could know, so that a person was asked.
     pub unknown: u64,
+    /// Of a sweep: at how many places it struck, and how many there are.
+    pub places: Option<(u64, u64)>,
     /// How long it took.
     pub seconds: u64,
     /// Whether it held.
     pub held: bool,
     #[serde(skip)]
     began: Option<Instant>,
+    #[serde(skip)]
+    shares: u32,
 }
 
 /// Repeats a test of a fault: `short` times, and in the long form until its share of the time is used too.
@@ -58,14 +64,34 @@ pub async fn rounds(fault: &str, short: u64, mut round: impl AsyncFnMut(&mut Tal
 impl Tally {
     /// Begins to count.
     pub fn new(fault: &str) -> Self {
-        let began = Some(Instant::now());
-        let fault = fault.to_owned();
-        Self { fault, rounds: 0, faults: 0, lines: 0, lost: 0, doubled: 0, unknown: 0, seconds: 0, held: false, began }
+        let (fault, began) = (fault.to_owned(), Some(Instant::now()));
+        Self {
+            fault,
+            rounds: 0,
+            faults: 0,
+            lines: 0,
+            lost: 0,
+            doubled: 0,
+            unknown: 0,
+            places: None,
+            seconds: 0,
+            held: false,
+            began,
+            shares: 1,
+        }
+    }
+
+    /// Begins to count a sweep, which takes so many of [`SWEEPS`].
+    pub fn of_sweep(fault: &str, shares: u32) -> Self {
+        let mut tally = Self::new(fault);
+        (tally.places, tally.shares) = (Some((0, 0)), shares);
+        tally
     }
 
     /// Whether another round fits into this test's share; never in the short form.
     pub fn time_left(&self) -> bool {
-        let share = minutes().map(|minutes| Duration::from_secs_f64(minutes * 60.0 / f64::from(FAULTS)));
+        let all = f64::from(FAULTS + SWEEPS.iter().map(|shares| shares - 1).sum::<u32>());
+        let share = minutes().map(|minutes| Duration::from_secs_f64(minutes * 60.0 * f64::from(self.shares) / all));
         share.is_some_and(|share| self.began.is_some_and(|began| began.elapsed() < share))
     }
 
