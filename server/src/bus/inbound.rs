@@ -14,6 +14,7 @@ use domain::inbox::Inbox;
 use domain::rules::RuleSet;
 use domain::time::Clock;
 use futures::StreamExt;
+use jiff::Timestamp;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 use webhook_gateway::sources::generic::map;
@@ -163,7 +164,7 @@ impl Inbound {
                 let wait = Duration::from_secs(1 << info.delivered.clamp(0, 6));
                 return message.ack_with(AckKind::Nak(Some(wait))).await.map_err(|error| anyhow::anyhow!("{error}"));
             }
-            Err(error) => return self.set_aside(source, message, info.stream_sequence, &error).await,
+            Err(error) => return self.set_aside(source, message, &format!("{made}/{}", info.stream_sequence), &error).await,
         };
         let rules = self.rules.load();
         let delivery_id = identity(message, &format!("{}/{made}/{}", info.stream, info.stream_sequence));
@@ -181,15 +182,26 @@ impl Inbound {
     }
 
     /// A message that nobody can read: kept, told as an incident about ourselves, and not offered again.
-    async fn set_aside(&self, source: &str, message: &jetstream::Message, sequence: u64, error: &str) -> anyhow::Result<()> {
+    async fn set_aside(&self, source: &str, message: &jetstream::Message, place: &str, error: &str) -> anyhow::Result<()> {
         let now = self.clock.now();
         let mut tx = self.store.begin().await?;
         tx.keep_sample(source, now, &message.payload, error).await?;
         tx.commit().await?;
-        let summary = format!("Message {sequence} on {} was set aside after {MOST_DELIVERIES} attempts: {error}", message.subject);
-        self.store.accept(about_ourselves("MessageSetAside", format!("poison/{source}"), source, summary, now)).await?;
+        self.store.accept(aside(source, &message.subject, place, error, now)).await?;
         message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))
     }
+}
+
+/// The word about a message that was set aside, which comes from `place`: when the stream was made, and the number there. If the server dies before the
+/// stream knows of it, the message comes again, and meets the same key.
+fn aside(source: &str, subject: &str, place: &str, error: &str, now: Timestamp) -> Delivery {
+    let number = place.rsplit('/').next().unwrap_or(place);
+    let summary = format!("Message {number} on {subject} was set aside after {MOST_DELIVERIES} attempts: {error}");
+    let mut told = about_ourselves("MessageSetAside", format!("poison/{source}"), source, summary, now);
+    for event in &mut told.events {
+        event.key = ContentKey::of(&[b"poison", source.as_bytes(), place.as_bytes()]);
+    }
+    told
 }
 
 /// What a mapping sees beside the body: the message's subject.
@@ -210,4 +222,17 @@ struct Looked {
     stream: Stream,
     consumer: PullConsumer,
     mark: Option<Mark>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_was_set_aside_is_told_of_once_whenever_it_comes_again() {
+        let key = |place, at| aside("tasks", "task.created", place, "no JSON", Timestamp::from_second(at).unwrap()).events.remove(0).key;
+        assert_eq!(key("7/1", 100), key("7/1", 131));
+        assert_ne!(key("7/1", 100), key("7/2", 100));
+        assert_ne!(key("7/1", 100), key("8/1", 100));
+    }
 }
