@@ -56,7 +56,7 @@ struct About {
 }
 
 impl Executions {
-    /// Keeps executions in this folder. `shim` is the program, and its arguments, that calls [`crate::shim::run`]; inside a runtime one is started ahead.
+    /// Keeps executions in this folder. `shim` is the program, and its arguments, that calls [`crate::shim::run`].
     ///
     /// # Errors
     /// If the folder cannot be made.
@@ -64,6 +64,11 @@ impl Executions {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         crate::cgroup::tidy();
         Ok(Executions { folder: folder.to_owned(), shims: Shims::new(shim), fences: Mutex::default() })
+    }
+
+    /// Starts a shim ahead, for the first command. Who runs no commands needs none. Outside of a runtime it does nothing.
+    pub fn get_ready(&self) {
+        self.shims.make_spare();
     }
 
     /// Runs a command to its end, or takes up the one that `cx` says to resume. Dropping the future leaves the command alone; when the run is

@@ -56,13 +56,9 @@ pub(crate) struct Shim {
 }
 
 impl Shims {
-    /// Shims of this program and arguments; inside a runtime one is made ready at once.
+    /// Shims of this program and arguments.
     pub(crate) fn new(start: Vec<OsString>) -> Arc<Shims> {
-        let shims = Arc::new(Shims { start, waiting: Mutex::default() });
-        if !shims.start.is_empty() {
-            shims.make_spare();
-        }
-        shims
+        Arc::new(Shims { start, waiting: Mutex::default() })
     }
 
     /// One that waits, or a new one.
@@ -112,7 +108,7 @@ impl Shims {
     }
 
     /// Starts one in the background, unless that is being done.
-    fn make_spare(self: &Arc<Self>) {
+    pub(crate) fn make_spare(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else { return };
         if std::mem::replace(&mut self.lock().making, true) {
             return;

@@ -78,6 +78,9 @@ impl App {
         }
         let shim = vec!["/proc/self/exe".into(), actions::shim::WORD.into()];
         let executions = Executions::open(&config.data_dir.join("executions"), shim).context("cannot make the folder of executions")?;
+        if roles.worker {
+            executions.get_ready();
+        }
         let library: Arc<dyn ActionCatalogue> = Arc::new(Library::new(ActionSettings {
             programs: config.actions.programs.clone(),
             systemctl: config.actions.systemctl.clone(),

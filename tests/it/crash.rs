@@ -319,7 +319,7 @@ async fn shims_that_wait_serve_the_next_command_and_end_with_their_server() -> a
 }
 
 /// The children of a server that are shims.
-fn waiting_shims(server: u32) -> anyhow::Result<Vec<i64>> {
+pub(crate) fn waiting_shims(server: u32) -> anyhow::Result<Vec<i64>> {
     let mut found = Vec::new();
     for thread in std::fs::read_dir(format!("/proc/{server}/task"))? {
         for child in std::fs::read_to_string(thread?.path().join("children"))?.split_whitespace() {

@@ -10,6 +10,8 @@ use harness::peers::Postgres;
 use harness::world::{Alert, Plan, SOON, World};
 use serde_json::json;
 
+use crate::crash::waiting_shims;
+
 /// A replica of this name over this database. It supervises nothing: two on one machine would start the same service twice.
 pub(crate) fn replica(name: &str, database: &str) -> anyhow::Result<Plan> {
     let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.postgres(database)?;
@@ -22,8 +24,8 @@ pub(crate) fn replica(name: &str, database: &str) -> anyhow::Result<Plan> {
 async fn a_decision_in_one_replica_is_seen_in_another_at_once() -> anyhow::Result<()> {
     let _alone = crate::storm::ALONE.lock().await;
     let database = Postgres::shared().await?.create_database().await?;
-    let gateway = replica("gateway", &database)?.args(&["--only", "gateway"]).start().await?;
-    let worker = replica("worker", &database)?.args(&["--only", "worker"]).start().await?;
+    let mut gateway = replica("gateway", &database)?.args(&["--only", "gateway"]).start().await?;
+    let mut worker = replica("worker", &database)?.args(&["--only", "worker"]).start().await?;
     let stream = gateway.http().get(format!("{}/api/v1/stream", gateway.url())).bearer_auth(gateway.token("ann").await?);
     let stream = stream.timeout(SOON * 2).send().await?.error_for_status()?;
     let mut told = Box::pin(stream.bytes_stream());
@@ -44,6 +46,16 @@ async fn a_decision_in_one_replica_is_seen_in_another_at_once() -> anyhow::Resul
     waits.sort();
     // Without a word it would be half a second's polling, 250 ms at the median.
     ensure!(waits[10] < Duration::from_millis(100), "{waits:?}");
+
+    // Who runs no commands keeps no process for them.
+    let [of_worker, of_gateway] = [worker.proc()?.pid(), gateway.proc()?.pid()];
+    eventually(SOON, async || {
+        let found = waiting_shims(of_worker)?;
+        ensure!(found.len() == 1, "the worker has {found:?}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(waiting_shims(of_gateway)?, [0; 0]);
 
     // Each serves its part and nothing else.
     let status =

@@ -64,12 +64,14 @@ impl Agent {
             }
         }
         let shim = vec!["/proc/self/exe".into(), actions::shim::WORD.into()];
+        let executions = Arc::new(Executions::open(&settings.data_dir.join("executions"), shim)?);
+        executions.get_ready();
         let library = Library::new(actions::Settings {
             programs: settings.programs.clone(),
             systemctl: settings.systemctl.clone(),
             docker: settings.docker.clone(),
             egress: settings.egress.clone(),
-            executions: Arc::new(Executions::open(&settings.data_dir.join("executions"), shim)?),
+            executions,
             supervisor,
             clock: Arc::new(SystemClock),
             redactor: Arc::new(Redactor::detectors_only()),
