@@ -103,19 +103,18 @@ async fn an_nkey() -> anyhow::Result<()> {
     says(&json!({ "url": nats.url(), "nkey_file": file(dir.path(), "none", "hello")? }), "holds no seed of a user").await
 }
 
-#[tokio::test]
-async fn a_seed_that_is_changed_on_both_sides_is_taken_without_a_restart() -> anyhow::Result<()> {
+/// What NATS takes changes, and so does the file: both sides find their way back, and an order and its report come through.
+async fn is_changed(key: &str, more: Value, secrets: [&str; 2], takes: [String; 2]) -> anyhow::Result<()> {
     let dir = temp_dir("secrets")?;
-    let (old, new) = (KeyPair::new_user(), KeyPair::new_user());
-    let of = |key: &KeyPair| format!("authorization {{ users: [ {{ nkey: {} }} ] }}", key.public_key());
-    let mut nats = Nats::with_config(&of(&old)).await?;
-    let link = json!({ "url": nats.url(), "nkey_file": file(dir.path(), "seed", &old.seed()?)? });
+    let mut nats = Nats::with_config(&takes[0]).await?;
+    let mut link = json!({ "url": nats.url(), key: file(dir.path(), "secret", secrets[0])? });
+    link.as_object_mut().context("a map")?.extend(more.as_object().cloned().unwrap_or_default());
     let (plan, mut edge, ledger) = plan_over(&link, &link, &["hello"], "50s").await?;
     edge.start()?;
     let world = plan.allow("authorization violation").start().await?;
     agent_where(&world, |agent| agent["here"] == true).await?;
-    file(dir.path(), "seed", &new.seed()?)?;
-    nats.reconfigure(&of(&new)).await?;
+    file(dir.path(), "secret", secrets[1])?;
+    nats.reconfigure(&takes[1]).await?;
     world.send(&[Alert::service_down()]).await?;
     world.run_in("succeeded", SOON).await.with_context(|| edge.proc.as_ref().map(harness::Proc::log).unwrap_or_default())?;
     // They hear of each other again: not only what was asked for came through.
@@ -123,6 +122,25 @@ async fn a_seed_that_is_changed_on_both_sides_is_taken_without_a_restart() -> an
     agent_where(&world, |agent| agent["announced"]["iat"].as_i64() > before["announced"]["iat"].as_i64()).await?;
     assert_eq!(ledger.lines(), ["hello"]);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_seed_that_is_changed_on_both_sides_is_taken_without_a_restart() -> anyhow::Result<()> {
+    let (old, new) = (KeyPair::new_user(), KeyPair::new_user());
+    let of = |key: &KeyPair| format!("authorization {{ users: [ {{ nkey: {} }} ] }}", key.public_key());
+    is_changed("nkey_file", json!({}), [&old.seed()?, &new.seed()?], [of(&old), of(&new)]).await
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_on_both_sides_is_taken_without_a_restart() -> anyhow::Result<()> {
+    let of = |password: &str| format!("authorization {{ users: [ {{ user: wk, password: {password} }} ] }}");
+    is_changed("password_file", json!({ "user": "wk" }), ["old-passw0rd", "new-passw0rd\n"], [of("old-passw0rd"), of("new-passw0rd")]).await
+}
+
+#[tokio::test]
+async fn a_token_that_is_changed_on_both_sides_is_taken_without_a_restart() -> anyhow::Result<()> {
+    let of = |token: &str| format!("authorization {{ token: {token} }}");
+    is_changed("token_file", json!({}), ["t0ken-of-old", "t0ken-of-new\n"], [of("t0ken-of-old"), of("t0ken-of-new")]).await
 }
 
 #[tokio::test]

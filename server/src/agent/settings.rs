@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use actions::egress::Exception;
 use anyhow::{Context, bail, ensure};
 use domain::plan::Target;
-use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::{NatsLink, NatsTls, Proof, Told, address_problem, is_word};
+use crate::config::{Kept, NatsLink, NatsTls, Proof, Told, address_problem, is_word};
 
 /// An agent's configuration.
 #[derive(Clone, Debug)]
@@ -154,11 +153,11 @@ impl WrittenNats {
             bail!("`nats.url`: {problem}: {help}");
         }
         ensure!(self.tls.is_whole(), "`nats.tls`: `cert_file` and `key_file` belong together");
-        let secret = |file: Option<PathBuf>| -> anyhow::Result<Option<SecretString>> {
+        let secret = |file: Option<PathBuf>| -> anyhow::Result<Option<Kept>> {
             let Some(file) = file.map(|file| base.join(file)) else { return Ok(None) };
             let text = fs::read_to_string(&file).with_context(|| format!("cannot read the secret's file {}", file.display()))?;
             ensure!(!text.trim().is_empty(), "the secret's file {} is empty", file.display());
-            Ok(Some(text.trim().to_owned().into()))
+            Ok(Some(Kept { text: text.trim().to_owned().into(), file: Some(file) }))
         };
         let told = Told {
             credentials: self.credentials_file.map(|file| base.join(file)),

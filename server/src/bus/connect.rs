@@ -94,8 +94,8 @@ async fn proven(options: ConnectOptions, proof: &Proof) -> anyhow::Result<Connec
             let made = "it is what `nk -gen user` writes, one line that begins with SU";
             options.nkey(seed.with_context(|| format!("`nats.nkey_file`: {} holds no seed of a user: {made}", file.display()))?.to_owned())
         }
-        Proof::User(user, password) => options.user_and_password(user.clone(), password.expose_secret().to_owned()),
-        Proof::Token(token) => options.token(token.expose_secret().to_owned()),
+        Proof::User(user, password) => options.user_and_password(user.clone(), password.now().await?.expose_secret().to_owned()),
+        Proof::Token(token) => options.token(token.now().await?.expose_secret().to_owned()),
     })
 }
 

@@ -260,42 +260,4 @@ fn read(message: &Bytes) -> anyhow::Result<Delivery> {
 }
 
 #[cfg(test)]
-mod tests {
-    use domain::event::Heartbeat;
-
-    use super::*;
-
-    fn delivery(events: usize, raw: usize) -> Delivery {
-        let at = Timestamp::UNIX_EPOCH;
-        let beat = |n: usize| Heartbeat { name: format!("n{n}"), within: domain::duration::Dur::from_hours(1), at };
-        Delivery {
-            source: "am".to_owned(),
-            events: (0..events).map(|n| NewEvent::heartbeat("am", beat(n), b"x")).collect(),
-            raw: Bytes::from((0..raw).map(|n| n.to_le_bytes()[0]).collect::<Vec<_>>()),
-            received_at: at,
-        }
-    }
-
-    #[test]
-    fn a_delivery_comes_back_as_it_was_whatever_its_size() {
-        for (events, raw, most) in [(1, 0, 4096), (1, 10, 4096), (100, 5000, 1500), (7, 3, 300), (1000, 100_000, 2000)] {
-            let whole = delivery(events, raw);
-            let messages = written(&whole, most).unwrap();
-            assert!(messages.iter().all(|message| message.len() <= most));
-            let back: Vec<Delivery> = messages.iter().map(|message| read(message).unwrap()).collect();
-            let keys = |all: &[NewEvent]| all.iter().map(|event| (event.key, event.order_key.clone())).collect::<Vec<_>>();
-            let together: Vec<NewEvent> = back.iter().flat_map(|one| one.events.clone()).collect();
-            assert_eq!(keys(&together), keys(&whole.events), "{events} events");
-            let body: Vec<u8> = back.iter().flat_map(|one| one.raw.to_vec()).collect();
-            assert_eq!(body, whole.raw, "{raw} bytes");
-        }
-        assert!(written(&delivery(1, 5000), 1000).unwrap_err().to_string().contains("max_payload"));
-    }
-
-    #[test]
-    fn what_is_no_delivery_is_told_apart_and_no_act_comes_this_way() {
-        for message in ["", "{}\n", "no json\nraw", r#"{"version":2,"source":"a","received_at":"2026-01-01T00:00:00Z","events":[]}"#] {
-            assert!(read(&Bytes::from(message)).is_err(), "{message}");
-        }
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use webhook_gateway::SourceTable;
 use webhook_gateway::sources::generic::GenericMap;
 
-use super::link::{NatsLink, NatsTls, Proof, Told, address_problem, is_word};
+use super::link::{Kept, NatsLink, NatsTls, Proof, Told, address_problem, is_word};
 use super::one_or_many::OneOrMany;
 use super::part::Sections;
 
@@ -196,8 +196,8 @@ impl NatsConfig {
             credentials: written.credentials_file.take().map(|path| cx.base.join(path)),
             nkey: written.nkey_file.take().map(|path| cx.base.join(path)),
             user: written.user.take(),
-            password: written.password.take(),
-            token: written.token.take(),
+            password: written.password.take().map(|text| Kept { text, file: cx.secret_file("nats", "password_file") }),
+            token: written.token.take().map(|text| Kept { text, file: cx.secret_file("nats", "token_file") }),
         };
         let proof = Proof::of(told).unwrap_or_else(|help| {
             cx.report().add(node.at, "this does not say who we are to NATS", help.to_owned());

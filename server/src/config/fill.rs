@@ -2,7 +2,7 @@
 //! kept in the database, so that a run can finish under the rules that it began with.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use domain::redact::{MAX_SECRET, MIN_SECRET};
 use domain::rules::Report;
@@ -50,6 +50,8 @@ pub(super) struct Filler<'f, 'r, 't> {
     pub(super) base: &'f Path,
     pub(super) report: &'r mut Report<'t>,
     pub(super) secrets: Vec<SecretString>,
+    /// Files of secrets, by where they are named.
+    pub(super) files: Vec<(Pos, PathBuf)>,
 }
 
 impl Filler<'_, '_, '_> {
@@ -112,6 +114,7 @@ impl Filler<'_, '_, '_> {
     fn read_file(&mut self, node: &Node) -> Node {
         let Data::Text(path) = &node.data else { return node.clone() };
         let path = self.base.join(self.filled(path, node.at, false));
+        self.files.push((node.at, path.clone()));
         let text = match (self.lookup.file)(&path) {
             Ok(text) => text.trim().to_owned(),
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, ensure};
 use reqwest::Url;
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -31,9 +32,32 @@ pub(crate) enum Proof {
     /// A file with the seed of an nkey.
     Nkey(PathBuf),
     /// A user and a password.
-    User(String, SecretString),
+    User(String, Kept),
     /// A token.
-    Token(SecretString),
+    Token(Kept),
+}
+
+/// A secret, and where to read it again.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// As it was at the start.
+    pub(crate) text: SecretString,
+    /// The file that it was read from; `None` where it came from the environment.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Kept {
+    /// What it is now.
+    ///
+    /// # Errors
+    /// If its file cannot be read or is empty.
+    pub(crate) async fn now(&self) -> anyhow::Result<SecretString> {
+        let Some(file) = &self.file else { return Ok(self.text.clone()) };
+        let text = tokio::fs::read_to_string(file).await;
+        let text = text.with_context(|| format!("cannot read the secret's file {}", file.display()))?;
+        ensure!(!text.trim().is_empty(), "the secret's file {} is empty", file.display());
+        Ok(text.trim().to_owned().into())
+    }
 }
 
 /// The keys of the configuration that say who we are.
@@ -42,8 +66,8 @@ pub(crate) struct Told {
     pub(crate) credentials: Option<PathBuf>,
     pub(crate) nkey: Option<PathBuf>,
     pub(crate) user: Option<String>,
-    pub(crate) password: Option<SecretString>,
-    pub(crate) token: Option<SecretString>,
+    pub(crate) password: Option<Kept>,
+    pub(crate) token: Option<Kept>,
 }
 
 impl Proof {
@@ -134,7 +158,7 @@ mod tests {
     #[test]
     fn one_proof_or_none() {
         let file = || Some(PathBuf::from("f"));
-        let secret = || Some(SecretString::from("s3cret"));
+        let secret = || Some(Kept { text: "s3cret".into(), file: None });
         let user = || Some("u".to_owned());
         assert!(matches!(Proof::of(Told::default()), Ok(Proof::None)));
         assert!(matches!(Proof::of(Told { nkey: file(), ..Told::default() }), Ok(Proof::Nkey(_))));

@@ -14,10 +14,12 @@ use webhook_gateway::SourceTable;
 
 pub(crate) use actions::{ActionsConfig, library_for_checks};
 pub(crate) use agents::AgentsConfig;
+#[cfg(test)]
+pub(crate) use bus::Via;
 pub(crate) use bus::{Commands, Ingest, NatsConfig, Publish, Subscription};
 pub(crate) use chat::{DiscordConfig, SlackConfig};
 pub(crate) use fill::{Lookup, environment};
-pub(crate) use link::{NatsLink, NatsTls, Proof, Told, address_problem, is_word};
+pub(crate) use link::{Kept, NatsLink, NatsTls, Proof, Told, address_problem, is_word};
 pub(crate) use operations::{AuditConfig, HeartbeatConfig, LogConfig, LogFormat, TelemetryConfig};
 pub(crate) use schema::json_schema;
 pub(crate) use server::ServerConfig;

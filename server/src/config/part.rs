@@ -45,7 +45,7 @@ pub(super) struct Part {
 impl Part {
     /// Reads every section; relative paths begin at `base`. Sections with mistakes are told and keep their defaults.
     pub(super) fn read(base: &Path, lookup: &Lookup<'_>, report: &mut Report<'_>) -> Self {
-        let filler = Filler { lookup, base, report, secrets: Vec::new() };
+        let filler = Filler { lookup, base, report, secrets: Vec::new(), files: Vec::new() };
         let mut cx = Sections { base, filler };
         let data_dir = cx.value("data_dir").map_or_else(|| PathBuf::from(DATA_DIR), |(_, dir): (_, PathBuf)| base.join(dir));
         let server = ServerConfig::read(&mut cx);
@@ -90,6 +90,12 @@ impl<'t> Sections<'_, '_, 't> {
     pub(super) fn written(&self, name: &str) -> Option<&'t Node> {
         let tree: &'t domain::rules::tree::Tree = self.filler.report.tree;
         tree.root.get(name)
+    }
+
+    /// The file of a secret in a section that was filled in.
+    pub(super) fn secret_file(&self, section: &str, key: &str) -> Option<PathBuf> {
+        let at = self.written(section)?.get(key)?.at;
+        self.filler.files.iter().find(|(place, _)| *place == at).map(|(_, file)| file.clone())
     }
 
     /// A section, filled in and decoded, and its node for findings.
