@@ -1,10 +1,12 @@
 //! `ingest.via: jetstream`: a delivery is kept on a stream before it is answered, and taken into the store from there.
 //!
-//! A source's deliveries lie on one of a few subjects, each with one durable consumer that hands out one message at a time: whichever server takes
-//! it, they reach the store in the order in which they were answered.
+//! A source's deliveries lie on one of a few subjects, each with one durable consumer. One server at a time takes them, many at once, so that they share
+//! commits; they reach the store in the order in which they were answered. What was handed out and not acknowledged would come again behind what is
+//! newer: then the consumer is made anew, and begins with the oldest that is left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,7 +20,7 @@ use domain::act::ActOutcome;
 use domain::canonical::ContentKey;
 use domain::event::{Delivery, EventClass, NewEvent, Payload};
 use domain::inbox::{Accepted, Inbox, InboxError};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::Store;
@@ -26,12 +28,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::outbound::is_absent;
 use super::{BusState, Link, RECONNECT};
+use crate::alone::alone;
 use crate::config::Ingest;
 
 /// Subjects that sources are spread over.
 const LANES: u8 = 8;
-/// How long a server may hold a message before another gets it.
-const ACK_WAIT: Duration = Duration::from_secs(10);
+/// Messages of a lane that are under way at once.
+const MOST: usize = 256;
+/// Their bytes, unless one message alone may be larger.
+const BYTES: usize = 4 * 1024 * 1024;
+/// After how long a message is handed out again: longer than any commit takes. Whoever begins anew does not wait for it.
+const ACK_WAIT: Duration = Duration::from_secs(60);
+/// The lease of whoever takes.
+const LEASE: &str = "ingest";
 /// Room that a message leaves for its headers, in bytes.
 const HEADERS: usize = 4096;
 
@@ -100,67 +109,121 @@ impl Taker {
         Self { settings, state: link.state(), link, store, stop }
     }
 
-    /// Runs until stopped.
+    /// Runs until stopped, whenever no other server does.
     pub(crate) async fn run(self) {
+        let (store, stop) = (self.store.clone(), self.stop.clone());
         let this = Arc::new(self);
+        alone(store, LEASE, stop, |ours| Arc::clone(&this).lanes(ours)).await;
+    }
+
+    async fn lanes(self: Arc<Self>, ours: CancellationToken) {
         let mut lanes = tokio::task::JoinSet::new();
         for lane in 0..LANES {
-            let this = Arc::clone(&this);
-            lanes.spawn(async move { this.lane(lane).await });
+            let (this, ours) = (Arc::clone(&self), ours.clone());
+            lanes.spawn(async move { this.lane(lane, &ours).await });
         }
         while lanes.join_next().await.is_some() {}
     }
 
-    async fn lane(&self, lane: u8) {
+    async fn lane(&self, lane: u8, ours: &CancellationToken) {
         let part = format!("ingest.{lane}");
-        while !self.stop.is_cancelled() {
+        while !ours.is_cancelled() {
             let ended = tokio::select! {
                 ended = self.take(lane, &part) => ended,
-                () = self.stop.cancelled() => return,
+                // What is wrong is told by whoever takes now.
+                () = ours.cancelled() => return self.state.set(&part, None),
             };
             if let Err(error) = ended {
                 tracing::warn!(lane, error = %format!("{error:#}"), "deliveries wait on NATS");
                 self.state.set(&part, Some(format!("{error:#}")));
             }
-            tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = self.stop.cancelled() => return }
+            tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = ours.cancelled() => return self.state.set(&part, None) }
         }
     }
 
     async fn take(&self, lane: u8, part: &str) -> anyhow::Result<()> {
-        let context = jetstream::new(self.link.client().await?);
+        let client = self.link.client().await?;
+        let bytes = BYTES.max(client.max_payload() + HEADERS);
+        let context = jetstream::new(client);
         let stream = find_stream(&context, &self.settings).await?;
+        // Another kind of stream, which somebody else made, keeps what is acknowledged: its consumer cannot begin anew.
+        let queue = stream.cached_info().config.retention == RetentionPolicy::WorkQueue;
+        let most = if queue { MOST } else { 1 };
         let name = format!("watchkeeper-{lane}");
+        if queue
+            && let Ok(before) = stream.get_consumer::<pull::Config>(&name).await
+            && before.cached_info().num_ack_pending > 0
+        {
+            stream.delete_consumer(&name).await.context("the consumer cannot begin anew")?;
+        }
         let config = pull::Config {
-            durable_name: Some(name.clone()),
+            durable_name: Some(name),
             filter_subject: format!("{}.{lane}", self.settings.stream),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
-            max_ack_pending: 1,
+            max_ack_pending: i64::try_from(most)?,
             ..pull::Config::default()
         };
-        let consumer = stream.get_or_create_consumer(&name, config).await.context("the consumer cannot be made")?;
-        let mut messages = consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
+        let consumer = stream.create_consumer(config).await.context("the consumer cannot be made")?;
+        let mut last = consumer.cached_info().delivered.consumer_sequence;
+        let taken = consumer.stream().max_messages_per_batch(most).max_bytes_per_batch(bytes);
+        let mut messages = taken.heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
         self.state.set(part, None);
         while let Some(message) = messages.next().await {
-            let message = message?;
+            let mut all = vec![message?];
+            while all.len() < most
+                && let Some(Some(message)) = messages.next().now_or_never()
+            {
+                all.push(message?);
+            }
+            let follows = |message: &jetstream::Message| {
+                last += 1;
+                message.info().is_ok_and(|info| info.consumer_sequence == last)
+            };
+            let (there, count) = (all.len(), all.iter().map(follows).take_while(|follows| *follows).count());
+            if queue {
+                all.truncate(count);
+            }
+            self.accept(all).await?;
+            anyhow::ensure!(!queue || count == there, "a delivery was handed out and did not come: the oldest that is left comes again");
+        }
+        anyhow::bail!("the server ended the subscription")
+    }
+
+    /// Puts deliveries into the store in this order. Each is acknowledged after its own commit, which it may share with others.
+    async fn accept(&self, messages: Vec<jetstream::Message>) -> anyhow::Result<()> {
+        let mut waiting = Vec::with_capacity(messages.len());
+        for message in messages {
             match read(&message.payload) {
                 Ok(delivery) => {
                     let source = delivery.source.clone();
-                    let repeats = self.store.accept(delivery).await?.repeats;
-                    metrics::counter!("watchkeeper_events_deduplicated_total", "source" => source).increment(u64::from(repeats));
-                    message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+                    let mut accepted = self.store.accept(delivery);
+                    // It takes its place in the store's line now, and hears its answer later.
+                    let now = futures::poll!(&mut accepted);
+                    waiting.push((message, source, accepted, now));
                 }
-                Err(error) => {
-                    // Only we write here: somebody else did, or it is of a version to come.
-                    tracing::error!(%error, subject = %message.subject, "a message on our own stream is no delivery: it is set aside");
-                    let mut tx = self.store.begin().await?;
-                    tx.keep_sample("jetstream", jiff_now(&message), &message.payload, &error.to_string()).await?;
-                    tx.commit().await?;
-                    message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))?;
-                }
+                Err(error) => self.set_aside(&message, &error).await?,
             }
         }
-        anyhow::bail!("the server ended the subscription")
+        for (message, source, accepted, now) in waiting {
+            let accepted = match now {
+                Poll::Ready(accepted) => accepted,
+                Poll::Pending => accepted.await,
+            };
+            let repeats = accepted?.repeats;
+            metrics::counter!("watchkeeper_events_deduplicated_total", "source" => source).increment(u64::from(repeats));
+            message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Only we write here: somebody else did, or it is of a version to come.
+    async fn set_aside(&self, message: &jetstream::Message, error: &anyhow::Error) -> anyhow::Result<()> {
+        tracing::error!(%error, subject = %message.subject, "a message on our own stream is no delivery: it is set aside");
+        let mut tx = self.store.begin().await?;
+        tx.keep_sample("jetstream", jiff_now(message), &message.payload, &error.to_string()).await?;
+        tx.commit().await?;
+        message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))
     }
 }
 

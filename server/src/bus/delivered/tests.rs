@@ -50,7 +50,8 @@ struct World {
     nats: Nats,
     store: Store,
     settings: Ingest,
-    dir: tempfile::TempDir,
+    /// Gone with this.
+    _dir: tempfile::TempDir,
 }
 
 impl World {
@@ -58,7 +59,7 @@ impl World {
         let dir = harness::temp_dir("taken").unwrap();
         let store = open(dir.path(), "one").await;
         let settings = Ingest { via: Via::Jetstream, stream: "KEPT".to_owned(), replicas: 1 };
-        Self { nats: Nats::start().await.unwrap(), store, settings, dir }
+        Self { nats: Nats::start().await.unwrap(), store, settings, _dir: dir }
     }
 
     fn link(&self) -> Link {
@@ -73,13 +74,18 @@ impl World {
         }
     }
 
+    fn taker(&self, store: &Store) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+        let stop = CancellationToken::new();
+        let taker = Taker::new(self.settings.clone(), self.link(), store.clone(), stop.clone());
+        (stop, tokio::spawn(taker.run()))
+    }
+
     /// Takes until there are so many deliveries.
     async fn take_until(&self, count: usize) -> Duration {
-        let stop = CancellationToken::new();
         let began = Instant::now();
-        let taker = tokio::spawn(Taker::new(self.settings.clone(), self.link(), self.store.clone(), stop.clone()).run());
+        let (stop, taker) = self.taker(&self.store);
         let taken = harness::eventually(Duration::from_secs(120), async || {
-            let there = usize::try_from(self.store.read().await?.depths().await?.queue)?;
+            let there = waiting(&self.store).await;
             anyhow::ensure!(there >= count, "{there} of {count}");
             Ok(())
         });
@@ -89,11 +95,28 @@ impl World {
         taker.await.unwrap();
         took
     }
+
+    async fn stream(&self) -> stream::Stream {
+        let context = jetstream::new(async_nats::connect(self.nats.url()).await.unwrap());
+        context.get_stream(&self.settings.stream).await.unwrap()
+    }
+
+    async fn consumer(&self, source: &str) -> jetstream::consumer::PullConsumer {
+        self.stream().await.get_consumer(&format!("watchkeeper-{}", lane(source))).await.unwrap()
+    }
+}
+
+async fn waiting(store: &Store) -> usize {
+    usize::try_from(store.read().await.unwrap().depths().await.unwrap().queue).unwrap()
 }
 
 async fn open(dir: &std::path::Path, instance: &str) -> Store {
+    open_at(format!("sqlite:{}", dir.join("store.db").display()), instance).await
+}
+
+async fn open_at(url: String, instance: &str) -> Store {
     let options = Options {
-        url: format!("sqlite:{}", dir.join("store.db").display()),
+        url,
         clock: Arc::new(SystemClock),
         instance: instance.to_owned(),
         start: StartId::new(SystemClock.now()),
@@ -110,18 +133,32 @@ fn numbered(source: &str, n: usize) -> Delivery {
     Delivery { source: source.to_owned(), events, raw: Bytes::from(format!("body {n}")), received_at: at }
 }
 
-/// What is in the store, in its order.
+/// What is in the store, taken out of it, in its order.
 async fn heard(store: &Store) -> Vec<String> {
-    let events = store.read().await.unwrap().claim_events(1_000_000).await.unwrap();
-    let mut events: Vec<(i64, String)> = events
-        .into_iter()
-        .filter_map(|event| match event.payload {
+    let mut all: Vec<(i64, String)> = Vec::new();
+    loop {
+        let mut tx = store.begin().await.unwrap();
+        let events = tx.claim_events(1_000_000).await.unwrap();
+        if events.is_empty() {
+            break;
+        }
+        tx.finish_events(&events.iter().map(|event| (event.seq, None)).collect::<Vec<_>>()).await.unwrap();
+        tx.commit().await.unwrap();
+        all.extend(events.into_iter().filter_map(|event| match event.payload {
             Payload::Heartbeat(beat) => Some((event.seq, beat.name)),
             _ => None,
-        })
-        .collect();
-    events.sort();
-    events.into_iter().map(|(_, name)| name).collect()
+        }));
+    }
+    all.sort();
+    all.dedup();
+    all.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Whether all that was kept is there, as it was kept.
+async fn in_order(store: &Store, count: usize) {
+    let heard = heard(store).await;
+    let wrong = heard.iter().enumerate().find(|(n, name)| **name != format!("am/{n}"));
+    assert_eq!((heard.len(), wrong), (count, None));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,6 +167,117 @@ async fn a_source_is_taken_in_order_and_soon() {
     world.keep("am", 0..2000).await;
     let took = world.take_until(2000).await;
     println!("2,000 deliveries of one source were taken in {took:?}: {:.0}/s", 2000.0 / took.as_secs_f64());
-    let wanted: Vec<String> = (0..2000).map(|n| format!("am/{n}")).collect();
-    assert_eq!(heard(&world.store).await, wanted);
+    in_order(&world.store, 2000).await;
+    harness::eventually(Duration::from_secs(20), async || {
+        let left = world.stream().await.cached_info().state.messages;
+        let pending = world.consumer("am").await.cached_info().num_ack_pending;
+        anyhow::ensure!((left, pending) == (0, 0), "{left} are left, {pending} not acknowledged");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Whoever takes is cut off again and again, with messages in its hands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_order_is_kept_when_whoever_takes_is_cut_off() {
+    let world = World::new().await;
+    world.keep("am", 0..3000).await;
+    for n in 0..6 {
+        let before = waiting(&world.store).await;
+        let (_, taker) = world.taker(&world.store);
+        harness::eventually(Duration::from_secs(60), async || {
+            let there = waiting(&world.store).await;
+            anyhow::ensure!(there > before || there == 3000, "nothing is taken");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        tokio::time::sleep(Duration::from_millis(n * 7)).await;
+        taker.abort();
+        let _ = taker.await;
+    }
+    world.take_until(3000).await;
+    in_order(&world.store, 3000).await;
+}
+
+/// Somebody else takes messages out of the lane and says nothing more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_out_and_lost_comes_again_in_order() {
+    let world = World::new().await;
+    world.keep("am", 0..1).await;
+    world.take_until(1).await;
+    world.keep("am", 1..500).await;
+    let consumer = world.consumer("am").await;
+    let lost = consumer.fetch().max_messages(7).messages().await.unwrap().collect::<Vec<_>>().await;
+    assert_eq!(lost.len(), 7);
+    world.take_until(500).await;
+    let (stop, taker) = world.taker(&world.store);
+    let mut lost = 0;
+    for n in 1..20 {
+        world.keep("am", n * 500..(n + 1) * 500).await;
+        // The one before may be gone, with what it had.
+        let consumer = world.consumer("am").await;
+        if let Ok(messages) = consumer.fetch().max_messages(3).messages().await {
+            lost += messages.count().await;
+        }
+    }
+    harness::eventually(Duration::from_secs(120), async || {
+        let there = waiting(&world.store).await;
+        anyhow::ensure!(there >= 10_000, "{there}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    stop.cancel();
+    taker.await.unwrap();
+    println!("{lost} messages were taken away");
+    in_order(&world.store, 10_000).await;
+}
+
+/// Servers over one PostgreSQL take turns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_server_takes_at_a_time_and_another_goes_on_in_order() {
+    let world = World::new().await;
+    let url = harness::peers::Postgres::shared().await.unwrap().create_database().await.unwrap();
+    let stores = [open_at(url.clone(), "a").await, open_at(url, "b").await];
+    world.keep("am", 0..2000).await;
+    let mut takers = stores.each_ref().map(|store| Some(world.taker(store)));
+    for n in 0..4 {
+        let before = waiting(&stores[0]).await;
+        harness::eventually(Duration::from_secs(60), async || {
+            let there = waiting(&stores[0]).await;
+            anyhow::ensure!(there > before || there == 2000, "nothing is taken");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let (stop, taker) = takers[n % 2].take().unwrap();
+        stop.cancel();
+        taker.await.unwrap();
+        takers[n % 2] = Some(world.taker(&stores[n % 2]));
+    }
+    harness::eventually(Duration::from_secs(60), async || {
+        let there = waiting(&stores[0]).await;
+        anyhow::ensure!(there == 2000, "{there}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    in_order(&stores[0], 2000).await;
+}
+
+/// A stream of another kind keeps what is acknowledged: its consumer goes on where it was, one message at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_another_kind_is_taken_once() {
+    let world = World::new().await;
+    let context = jetstream::new(async_nats::connect(world.nats.url()).await.unwrap());
+    let name = world.settings.stream.clone();
+    let config = stream::Config { subjects: vec![format!("{name}.*")], name, ..stream::Config::default() };
+    context.create_stream(config).await.unwrap();
+    world.keep("am", 0..20).await;
+    world.take_until(20).await;
+    world.keep("am", 20..40).await;
+    world.take_until(40).await;
+    in_order(&world.store, 40).await;
 }
