@@ -13,6 +13,7 @@ use domain::timeline::{Entry, EntryKind};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::events::PEOPLE;
 use crate::flags::EPOCH;
 use crate::gate::Line;
 use crate::tx::exec;
@@ -29,13 +30,16 @@ pub struct NewEpoch {
     pub unknown: u64,
     /// Runs that had not begun: they are off.
     pub superseded: u64,
+    /// What people had asked for and nobody had decided: it is dropped.
+    pub dropped: u64,
 }
 
 const WHY: &str = "the store was restored from a backup";
 
 impl Store {
     /// Begins a new epoch, in one transaction: pending approvals expire, runs that were under way become `unknown`, those that had not begun are
-    /// off, everybody is signed out, and automation is paused until a person lets it go on. `after` is an epoch that it must exceed.
+    /// off, what people had asked for and nobody had decided is dropped, everybody is signed out, and automation is paused until a person lets it go
+    /// on. What machines told stays to be decided. `after` is an epoch that it must exceed.
     ///
     /// # Errors
     /// As any use of the database.
@@ -71,11 +75,13 @@ impl Store {
         for incident in touched {
             tx.redraw(incident, now).await?;
         }
+        // A click or a request may have been answered since; one that lets automation go on must not be.
+        new.dropped = exec!(tx, "delete from queue where lane >= $1", PEOPLE);
         exec!(tx, "delete from sessions");
         let paused = json!({ "paused": true, "reason": format!("{WHY}: look at what happened since, then resume"), "at": now });
         tx.set_flag(PAUSED_FLAG, &paused).await?;
         tx.set_flag(EPOCH, &json!(new.epoch)).await?;
-        let detail = json!({ "before": before, "expired": new.expired, "unknown": new.unknown, "superseded": new.superseded });
+        let detail = json!({ "before": before, "expired": new.expired, "unknown": new.unknown, "superseded": new.superseded, "dropped": new.dropped });
         tx.audit(&NewAudit {
             at: now,
             actor: "system".to_owned(),

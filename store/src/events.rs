@@ -13,7 +13,7 @@ use crate::{Change, Error, Store, Tx};
 /// An event that failed this often goes to the dead letters.
 const ATTEMPTS: i64 = 5;
 /// The first lane of people's acts.
-const PEOPLE: i64 = EventClass::LANES as i64;
+pub(crate) const PEOPLE: i64 = EventClass::LANES as i64;
 /// On PostgreSQL a claim takes at most this many lanes, so that the others find some too.
 const LANES_AT_ONCE: i64 = 16;
 

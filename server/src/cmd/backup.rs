@@ -119,10 +119,11 @@ async fn restored(config: &Path) -> anyhow::Result<()> {
 
 fn tell(new: NewEpoch) {
     out(&format!(
-        "Epoch {}: {} pending approvals expired, {} runs that were under way are unknown, {} that had not begun are off, everybody is signed out, \
-         and automation is paused.\nNow: start the server, look at what happened after the backup (chat, targets, Alertmanager), settle the unknown \
-         runs, withdraw tokens that were withdrawn since, then `watchkeeper automation resume`.",
-        new.epoch, new.expired, new.unknown, new.superseded
+        "Epoch {}: {} pending approvals expired, {} runs that were under way are unknown, {} that had not begun are off, {} undecided requests of people are \
+         dropped, everybody is signed out, and automation is paused.\nNow: start the server, look at what happened after the backup (chat, targets, \
+         Alertmanager), settle the unknown runs, withdraw tokens that were withdrawn since, cancel what `watchkeeper run list --active` shows and is \
+         not wanted, then `watchkeeper automation resume`.",
+        new.epoch, new.expired, new.unknown, new.superseded, new.dropped
     ));
 }
 

@@ -11,7 +11,7 @@ use domain::timeline::{Entry, EntryKind};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::make::{alert, approval, attempt, delivery, incident, job, run, sighting};
+use super::make::{alert, approval, attempt, delivery, incident, job, note, run, sighting, told};
 use super::{World, on_both};
 use crate::{Aging, Backend, Store};
 
@@ -98,8 +98,14 @@ on_both! {
         assert_eq!(tx.epoch().await.unwrap(), 1);
         tx.commit().await.unwrap();
 
+        for undecided in [note("asked", id, at), delivery("am", vec![sighting("told", Firing, at)], at)] {
+            store.accept(undecided).await.unwrap();
+        }
+
         let new = store.begin_epoch(0).await.unwrap();
-        assert_eq!((new.expired, new.unknown, new.superseded), (1, 1, 2));
+        assert_eq!((new.expired, new.unknown, new.superseded, new.dropped), (1, 1, 2, 1));
+        let left = store.read().await.unwrap().claim_events(10).await.unwrap();
+        assert_eq!(left.iter().map(told).collect::<Vec<_>>(), ["told:firing"], "what people asked for is off, what machines told is not");
         let mut tx = store.read().await.unwrap();
         assert_eq!(tx.epoch().await.unwrap(), new.epoch);
         assert_eq!(tx.approval_of(waiting.id).await.unwrap().unwrap().state, ApprovalState::Expired);
