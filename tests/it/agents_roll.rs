@@ -1,7 +1,7 @@
 //! What agents announce: who is there and what is wrong with it is shown, and no order goes to who did not announce what it takes.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use async_nats::jetstream;
@@ -96,6 +96,26 @@ async fn no_order_goes_to_an_agent_that_did_not_announce_the_target() -> anyhow:
     let config = world.config().display().to_string();
     let doctor = world.command(&["doctor", "--config", &config]).run(SOON).await?.stdout;
     ensure!(doctor.contains("agent edge: version") && doctor.contains("agent edge: it did not announce db"), "{doctor}");
+    Ok(())
+}
+
+/// Announcements are in no table: agents are asked when a server starts.
+#[tokio::test]
+async fn a_server_that_starts_again_knows_its_agents_at_once() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, mut edge, _) = plan(&nats, &nats.url(), &["never"], "5s").await?;
+    let mut world = plan.start().await?;
+    agent_where(&world, |agent| agent["here"] == true).await?;
+    world.stop().await?;
+    world.start().await?;
+    let began = Instant::now();
+    agent_where(&world, |agent| agent["here"] == true).await?;
+    ensure!(began.elapsed() < Duration::from_secs(5), "unasked they say it every ten seconds: {:?}", began.elapsed());
+    world.stop().await?;
+    edge.kill9()?;
+    world.start().await?;
+    let agent = agent_where(&world, |agent| agent["here"] == false).await?;
+    ensure!(agent["heard_at"].is_null() && agent["announced"].is_null(), "nothing is made up: {agent}");
     Ok(())
 }
 
