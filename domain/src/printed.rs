@@ -63,6 +63,22 @@ pub struct Shown {
     pub text: String,
     /// How many lines there were by now, with those that are not shown any more.
     pub lines: u64,
+    /// The same in bytes, as they are shown.
+    #[serde(skip)]
+    pub end: u64,
+}
+
+/// A part of what is shown of a stream, for another process that shows it as well. It holds no secrets any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Of which stream.
+    pub source: Source,
+    /// How many bytes were shown before.
+    pub offset: u64,
+    /// How many lines there were by its end.
+    pub lines: u64,
+    /// The text: whole lines, where they are not longer than a part.
+    pub text: String,
 }
 
 /// Both streams of one attempt.
@@ -125,8 +141,35 @@ impl Stream {
 }
 
 impl Shown {
+    /// What comes behind the first `from` bytes, as far as it is still there, and at most `most` bytes of it; nothing if there is no more.
+    pub fn part(&self, source: Source, from: u64, most: usize) -> Option<Part> {
+        let gone = self.end.saturating_sub(self.text.len() as u64);
+        let offset = from.max(gone);
+        // Another count than ours is begun anew.
+        let rest = self.text.get(usize::try_from(offset - gone).ok()?..).filter(|rest| !rest.is_empty())?;
+        let fits = &rest[..rest.floor_char_boundary(most)];
+        let text = if fits.len() < rest.len() { fits.rfind('\n').map_or(fits, |line| &fits[..=line]) } else { fits };
+        let lines = self.lines.saturating_sub(rest[text.len()..].matches('\n').count() as u64);
+        Some(Part { source, offset, lines, text: text.to_owned() })
+    }
+
+    /// Adds what another process shows. What is known already is passed over; where something is missing it begins anew.
+    pub fn join(&mut self, part: &Part) {
+        let end = part.offset.saturating_add(part.text.len() as u64);
+        if end <= self.end {
+            return;
+        }
+        if part.offset > self.end {
+            (self.text, self.end) = (String::new(), part.offset);
+        }
+        let fresh = usize::try_from(self.end - part.offset).ok().and_then(|known| part.text.get(known..));
+        self.add(fresh.unwrap_or_default());
+        (self.lines, self.end) = (part.lines, end);
+    }
+
     fn add(&mut self, text: &str) {
         self.lines += text.matches('\n').count() as u64;
+        self.end = self.end.saturating_add(text.len() as u64);
         self.text.push_str(text);
         if self.text.len() > SHOWN {
             let from = self.text.ceil_char_boundary(self.text.len() - SHOWN);
@@ -196,6 +239,47 @@ mod tests {
         let rest = format!("{}\n{}\nshown\n", &SECRET[9..], "x".repeat(UNSAFE));
         assert_eq!(screen.push(&piece(100, true, &rest), &redactor), Taken::Joined);
         assert_eq!(text(&screen), "one\ntwo\nx\nfour\nshown\n");
+    }
+
+    #[test]
+    fn parts_show_the_same_elsewhere_whatever_is_lost_or_comes_twice() {
+        let redactor = redactor();
+        let mut screen = Screen::new(&redactor);
+        let (mut whole, mut late, mut other) = (0, 0, Shown::default());
+        for n in 0..2000 {
+            let line = format!("line {n} \u{e9}\u{e9} \"\n");
+            screen.push(&piece(whole, false, &line), &redactor);
+            whole += line.len();
+            if n % 7 == 0 || n == 1999 {
+                while let Some(part) = screen.shown()[0].part(Source::Stdout, late, 100) {
+                    assert!(part.text.len() <= 100 && part.text.ends_with('\n'), "{part:?}");
+                    late = part.offset + part.text.len() as u64;
+                    other.join(&part);
+                    other.join(&part);
+                }
+                assert_eq!(&other, screen.shown()[0]);
+            }
+        }
+        assert_eq!(screen.shown()[0].part(Source::Stdout, late, 100), None);
+        // Who comes later begins with the oldest that is there; what is lost is not pretended.
+        let first = screen.shown()[0].part(Source::Stdout, 0, 100).unwrap();
+        assert_eq!(first.offset, whole as u64 - screen.shown()[0].text.len() as u64);
+        let next = screen.shown()[0].part(Source::Stdout, first.offset + 500, 100).unwrap();
+        let mut gap = Shown::default();
+        gap.join(&first);
+        gap.join(&next);
+        assert_eq!((&gap.text, gap.lines), (&next.text, next.lines));
+        // A line that is longer than a part is cut between characters.
+        let mut long = Shown::default();
+        long.add(&"\u{e9}".repeat(90));
+        let part = long.part(Source::Stdout, 0, 99).unwrap();
+        assert_eq!(part.text.len(), 98);
+        let mut other = Shown::default();
+        other.join(&part);
+        other.join(&long.part(Source::Stdout, 98, 99).unwrap());
+        assert_eq!(other, long);
+        other.join(&Part { source: Source::Stdout, offset: u64::MAX, lines: 1, text: "x".to_owned() });
+        other.join(&Part { source: Source::Stdout, offset: 1, lines: 1, text: "\u{e9}".repeat(100) });
     }
 
     #[test]

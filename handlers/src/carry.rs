@@ -254,7 +254,7 @@ impl RunHost for Host {
     }
 
     async fn printed(&self, piece: &Printed) -> bool {
-        self.cx.store.show_printed(self.watched(), piece, &self.cx.redactor);
+        self.cx.store.show_printed(self.watched(), store::Printer::Here, piece, &self.cx.redactor);
         true
     }
 }

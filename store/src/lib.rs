@@ -35,6 +35,7 @@ mod locks;
 mod open;
 mod postgres;
 mod prune;
+mod relay;
 mod reports;
 mod rule_sets;
 mod runs;
@@ -71,7 +72,7 @@ pub use open::{Backend, Options};
 pub use prune::{Aging, Pruned};
 pub use runs::RunFilter;
 pub use samples::Sample;
-pub use screens::{Seen, Watched};
+pub use screens::{Printer, Seen, Watched};
 pub use signin::{SessionRow, TokenRow};
 pub use tx::Tx;
 
@@ -94,7 +95,7 @@ pub enum Change {
     Incident(IncidentId),
     /// The outcome of this event is known.
     Outcome(i64),
-    /// A step of this run printed something. Told in this process only.
+    /// A step of this run printed something. Other replicas are told where somebody there watches it (`relay.rs`).
     Printed(RunId),
     /// Something may have changed that was not told.
     Missed,

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::id::IncidentId;
+use domain::id::{IncidentId, RunId};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -15,7 +15,8 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{SERVER_NOW, ServerClock};
 use crate::postgres::Server;
-use crate::{Change, Error};
+use crate::screens::Screens;
+use crate::{Change, Error, relay};
 
 const CHANNEL: &str = "watchkeeper";
 /// Changes within this time travel together.
@@ -34,8 +35,18 @@ const PREDECESSOR: Duration = Duration::from_secs(1);
 /// The tasks that listen and tell. They end with this value.
 #[derive(Debug)]
 pub(crate) struct Link {
-    out: mpsc::UnboundedSender<Vec<Change>>,
-    tasks: [JoinHandle<()>; 2],
+    out: mpsc::UnboundedSender<Told>,
+    me: String,
+    tasks: [JoinHandle<()>; 3],
+}
+
+/// What other replicas are told.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// What changed.
+    Changes(Vec<Change>),
+    /// A word about what commands print.
+    Printed(String),
 }
 
 /// What the tasks work with. Not the store itself: that ends when nobody uses it any more, and they with it.
@@ -43,6 +54,7 @@ pub(crate) struct Ends {
     pub(crate) server: Arc<Server>,
     pub(crate) clock: Option<Arc<ServerClock>>,
     pub(crate) changes: broadcast::Sender<Change>,
+    pub(crate) screens: Arc<Screens>,
     pub(crate) instance: String,
     pub(crate) start: String,
 }
@@ -61,7 +73,7 @@ impl Ear {
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER).connect_lazy_with(options.clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        listener.listen_all([CHANNEL, relay::CHANNEL]).await?;
         let began = Instant::now();
         let alone = loop {
             let taken = sqlx::query_as("select pg_try_advisory_lock(hashtextextended('watchkeeper/instance/' || $1, 0))").bind(instance);
@@ -95,7 +107,7 @@ impl Ear {
     }
 
     /// Hears until the connection is lost.
-    async fn listen(&mut self, ends: &Ends) -> Result<(), Error> {
+    async fn listen(&mut self, ends: &Ends, out: &mpsc::UnboundedSender<Told>) -> Result<(), Error> {
         let mut asked = None;
         loop {
             if asked.is_none_or(|at: Instant| at.elapsed() >= SILENCE) {
@@ -103,6 +115,11 @@ impl Ear {
                 self.ask(ends).await?;
             }
             match tokio::time::timeout(SILENCE, self.listener.try_recv()).await {
+                Ok(Ok(Some(told))) if told.channel() == relay::CHANNEL => {
+                    let answer = relay::hear(&ends.screens, &ends.changes, told.payload(), &ends.start);
+                    // After the end nobody needs to hear.
+                    let _ = answer.map(|text| out.send(Told::Printed(text)));
+                }
                 Ok(Ok(Some(told))) => {
                     for change in read(told.payload(), &ends.start) {
                         // Nobody listening is no failure.
@@ -140,15 +157,27 @@ impl Link {
     pub(crate) fn start(ends: Ends, ear: Ear, host: PgConnectOptions) -> Self {
         let (out, changes) = mpsc::unbounded_channel();
         let (moved, hosts) = watch::channel(host);
-        let telling = tokio::spawn(tell(changes, hosts, ends.start.clone()));
-        let listening = tokio::spawn(follow(ends, ear, moved));
-        Self { out, tasks: [listening, telling] }
+        let me = ends.start.clone();
+        let telling = tokio::spawn(tell(changes, hosts, me.clone()));
+        let showing = tokio::spawn(relay::tell(Arc::clone(&ends.screens), out.clone(), me.clone()));
+        let listening = tokio::spawn(follow(ends, ear, moved, out.clone()));
+        Self { out, me, tasks: [listening, telling, showing] }
     }
 
     /// Tells the other replicas.
     pub(crate) fn tell(&self, changes: Vec<Change>) {
         // After the end nobody needs to hear.
-        let _ = self.out.send(changes);
+        let _ = self.out.send(Told::Changes(changes));
+    }
+
+    /// Asks the other replicas to tell what this run prints.
+    pub(crate) fn ask_for(&self, run: RunId) {
+        let _ = relay::wanted(run, &self.me).map(|text| self.out.send(Told::Printed(text)));
+    }
+
+    /// Tells the other replicas that this run prints here.
+    pub(crate) fn prints(&self, run: RunId) {
+        let _ = relay::prints(run, &self.me).map(|text| self.out.send(Told::Printed(text)));
     }
 
     /// Stops listening and telling.
@@ -164,9 +193,9 @@ impl Drop for Link {
 }
 
 /// Listens, and when the connection is lost finds the host that takes writes and listens there.
-async fn follow(ends: Ends, mut ear: Ear, moved: watch::Sender<PgConnectOptions>) {
+async fn follow(ends: Ends, mut ear: Ear, moved: watch::Sender<PgConnectOptions>, out: mpsc::UnboundedSender<Told>) {
     loop {
-        if let Err(error) = ear.listen(&ends).await {
+        if let Err(error) = ear.listen(&ends, &out).await {
             tracing::warn!(%error, "the database is lost; connecting again");
         }
         drop(ear);
@@ -194,7 +223,7 @@ async fn follow(ends: Ends, mut ear: Ear, moved: watch::Sender<PgConnectOptions>
 }
 
 /// Sends what changed here. What cannot be sent is forgotten: the others look now and then by themselves.
-async fn tell(mut changes: mpsc::UnboundedReceiver<Vec<Change>>, mut hosts: watch::Receiver<PgConnectOptions>, me: String) {
+async fn tell(mut changes: mpsc::UnboundedReceiver<Told>, mut hosts: watch::Receiver<PgConnectOptions>, me: String) {
     let mut conn: Option<PgConnection> = None;
     let mut batch = Vec::new();
     while changes.recv_many(&mut batch, 1024).await > 0 {
@@ -202,7 +231,14 @@ async fn tell(mut changes: mpsc::UnboundedReceiver<Vec<Change>>, mut hosts: watc
         while let Ok(more) = changes.try_recv() {
             batch.push(more);
         }
-        let all: HashSet<Change> = batch.drain(..).flatten().collect();
+        let (mut all, mut printed) = (HashSet::new(), Vec::new());
+        for told in batch.drain(..) {
+            match told {
+                Told::Changes(changes) => all.extend(changes),
+                Told::Printed(text) => printed.push(text),
+            }
+        }
+        let changed = if all.is_empty() { Vec::new() } else { written(&all, &me) };
         if hosts.has_changed().unwrap_or(false) {
             conn = None;
         }
@@ -214,8 +250,9 @@ async fn tell(mut changes: mpsc::UnboundedReceiver<Vec<Change>>, mut hosts: watc
                     options.connect().await?
                 }
             };
-            for text in written(&all, &me) {
-                sqlx::query("select pg_notify($1, $2)").bind(CHANNEL).bind(text).execute(&mut open).await?;
+            let changed = changed.iter().map(|text| (CHANNEL, text));
+            for (channel, text) in changed.chain(printed.iter().map(|text| (relay::CHANNEL, text))) {
+                sqlx::query("select pg_notify($1, $2)").bind(channel).bind(text).execute(&mut open).await?;
             }
             Ok::<_, sqlx::Error>(open)
         });

@@ -66,7 +66,7 @@ pub(crate) struct Core {
     /// Whether lifecycle events are kept for the bus.
     pub(crate) publishes: AtomicBool,
     /// What running steps print.
-    pub(crate) screens: Screens,
+    pub(crate) screens: Arc<Screens>,
     /// The last incident number that was given out, on SQLite, where nobody else gives any.
     pub(crate) last_number: Mutex<Option<i64>>,
     durability: String,
@@ -115,7 +115,7 @@ impl Store {
             sightings: Sightings::default(),
             link: OnceLock::new(),
             publishes: AtomicBool::new(false),
-            screens: Screens::default(),
+            screens: Arc::default(),
             last_number: Mutex::default(),
             durability,
         });
@@ -128,6 +128,7 @@ impl Store {
                 server: Arc::clone(server),
                 clock: core.server_clock.clone(),
                 changes: core.changes.clone(),
+                screens: Arc::clone(&core.screens),
                 instance: core.instance.clone(),
                 start: core.start.to_string(),
             };
@@ -160,7 +161,7 @@ impl Store {
             sightings: Sightings::default(),
             link: OnceLock::new(),
             publishes: AtomicBool::new(false),
-            screens: Screens::default(),
+            screens: Arc::default(),
             last_number: Mutex::default(),
             durability: "opened to read only".to_owned(),
         });

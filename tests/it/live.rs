@@ -23,7 +23,7 @@ use crate::agents::{plan_over, signed};
 const HALVES: [&str; 2] = ["test-only-source-to", "ken-0123456789abcdef"];
 
 /// Makes the ledger's program print, with the secret in two pieces, until the file that is returned is there.
-fn chatty(plan: &Plan, ledger: &Ledger) -> anyhow::Result<PathBuf> {
+pub(crate) fn chatty(plan: &Plan, ledger: &Ledger) -> anyhow::Result<PathBuf> {
     let (lines, release) = (plan.dir().join("ledger"), plan.dir().join("release"));
     let text = format!(
         "#!/bin/sh\necho \"$*\" >> '{}'\necho begin\nprintf 'token {}'\nsleep 1\nprintf '{} end\\n'\necho oops >&2\n\
@@ -61,7 +61,7 @@ fn no_secret(text: &str) -> anyhow::Result<()> {
 }
 
 /// Everything that watches sees the step; the secret is whole to the redactor, though it came in two pieces.
-async fn seen_everywhere(world: &World) -> anyhow::Result<String> {
+pub(crate) async fn seen_everywhere(world: &World) -> anyhow::Result<String> {
     live(world, |live| prints(live, "begin")).await?;
     let (id, seen) = live(world, |live| prints(live, "tick") && !live["stderr"]["text"].as_str().unwrap_or_default().is_empty()).await?;
     no_secret(&seen.to_string())?;
@@ -88,7 +88,7 @@ async fn seen_everywhere(world: &World) -> anyhow::Result<String> {
 }
 
 /// `run watch` shows it, and how it ends.
-async fn watched(world: &World, id: &str, release: &PathBuf) -> anyhow::Result<()> {
+pub(crate) async fn watched(world: &World, id: &str, release: &PathBuf) -> anyhow::Result<()> {
     let token = world.dir().join("token");
     fs::write(&token, world.token("ann").await?)?;
     let watch = world.command(&["run", "watch", id, "--server", &world.url(), "--token-file"]).arg(&token);

@@ -41,6 +41,7 @@ mod doctor;
 mod hostile;
 #[cfg(test)]
 mod live;
+mod live_elsewhere;
 #[cfg(test)]
 mod load;
 #[cfg(test)]

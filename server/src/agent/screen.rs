@@ -12,7 +12,7 @@ use domain::order::{Output, SERVER};
 use domain::printed::{Printed, Taken};
 use domain::redact::Redactor;
 use futures::StreamExt;
-use store::{Store, Watched};
+use store::{Printer, Store, Watched};
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::agent_of;
@@ -76,7 +76,7 @@ impl Screen {
         let watched = self.owner(agent, &output.jti).await?;
         let bytes = STANDARD.decode(&output.text).ok()?;
         let piece = Printed { source: output.source, offset: output.offset, oldest: output.oldest, bytes };
-        Some(self.store.show_printed(watched, &piece, &self.redactor))
+        Some(self.store.show_printed(watched, Printer::Agent, &piece, &self.redactor))
     }
 
     /// The attempt that an execution of this agent is.

@@ -12,6 +12,7 @@ mod replicas;
 mod runs;
 mod sharing;
 mod small;
+mod watching;
 
 use std::sync::Arc;
 

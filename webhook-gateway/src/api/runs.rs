@@ -50,7 +50,7 @@ async fn list(State(app): State<App>, caller: Caller, Asked(asked): Asked<Filter
     Ok(Json(json!({"items": items, "next": next})))
 }
 
-/// `GET /runs/{id}`: the run, its attempts and its approval; in `live` what steps under way print, as far as this server hears of it.
+/// `GET /runs/{id}`: the run, its attempts and its approval; in `live` what steps under way print.
 async fn show(State(app): State<App>, caller: Caller, Named(id): Named<RunId>) -> Result<Json<Value>, ApiError> {
     caller.needs(&app, Right::View).await?;
     let found = ask(&app, async {
@@ -66,7 +66,9 @@ async fn show(State(app): State<App>, caller: Caller, Named(id): Named<RunId>) -
 
 /// What attempts under way print.
 pub(crate) fn live<'a>(store: &store::Store, attempts: &'a [Attempt]) -> impl Iterator<Item = (&'a Attempt, Seen)> {
-    let seen = attempts.first().map(|attempt| store.printed(attempt.run)).unwrap_or_default();
+    // Other replicas are asked for what they show of it, so only while there is something.
+    let under_way = attempts.iter().find(|attempt| attempt.state == AttemptState::Started);
+    let seen = under_way.map(|attempt| store.printed(attempt.run)).unwrap_or_default();
     seen.into_iter().filter_map(|seen| {
         let (index, number) = (seen.watched.index, seen.watched.attempt);
         let attempt = attempts.iter().find(|attempt| attempt.index == index && attempt.attempt == number)?;

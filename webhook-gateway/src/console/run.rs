@@ -147,11 +147,11 @@ fn journal(run: &Run, attempts: &[Attempt], live: &[Seen], here: &str) -> Markup
         let (index, number) = (attempt.index, attempt.attempt);
         live.iter().filter(move |seen| (seen.watched.index, seen.watched.attempt) == (index, number))
     };
-    // What a command of another server prints is known there alone; agents tell every server.
+    // What a command of another server prints is told here a moment later, or not at all if the way between is bad.
     let elsewhere = |attempt: &Attempt| {
         let step = usize::try_from(attempt.index).ok().and_then(|index| run.plan.steps.get(index))?;
         let server = &attempt.place.as_ref()?.instance;
-        let told = step.target.as_ref().is_some_and(|target| target.text("agent").is_some());
+        let told = step.target.as_ref().is_some_and(|target| target.text("agent").is_some()) || of(attempt).next().is_some();
         (attempt.state == AttemptState::Started && server != here && !told).then(|| server.clone())
     };
     html! {
@@ -169,7 +169,7 @@ fn journal(run: &Run, attempts: &[Attempt], live: &[Seen], here: &str) -> Markup
                     }
                     @if let Some(error) = &attempt.error { div { (error) } }
                     @if let Some(server) = elsewhere(attempt) {
-                        div.soft.small { "carried out by " (server) ": what it prints can be seen there" }
+                        div.soft.small { "carried out by " (server) ": what it prints is asked for there" }
                     }
                     @for seen in of(attempt) {
                         (printed(seen))
