@@ -1,5 +1,5 @@
-//! Letting go of the audit log's oldest rows: whole batches, from the beginning, only where they verify and a signed checkpoint covers them, and
-//! behind them a cut that says so with the chain's own key.
+//! Letting go of the audit log's oldest rows: whole batches, from the beginning, only where they verify and a signed checkpoint covers them,
+//! and behind them a cut that says so with the chain's own key.
 
 use domain::audit::{AuditDecision, Checkpoint, Cut, Link, NewAudit, Report, Seal, Verifier};
 use jiff::Timestamp;
@@ -33,8 +33,8 @@ pub enum AuditPruned {
 type Row = (i64, i64, i64, Vec<u8>, i64, i64, String, String, String);
 
 impl Store {
-    /// Lets go of the oldest batches that were sealed before `before`, as many as one step takes. `seen` is a signed checkpoint; what is not in front
-    /// of it stays, so that it can always be met again. The going has an audit row of its own, in the same transaction.
+    /// Lets go of the oldest batches that were sealed before `before`, as many as one step takes. `seen` is a signed checkpoint; what is not in
+    /// front of it stays, so that it can always be met again. The going has an audit row of its own, in the same transaction.
     ///
     /// # Errors
     /// As any use of the database. [`Error::Retry`] if others are busy: try later.

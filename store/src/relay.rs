@@ -1,5 +1,5 @@
-//! Replicas over one PostgreSQL show each other what commands print. Who is asked for a run that prints elsewhere asks the others for it, and whoever carries
-//! it out tells for a while what it shows, without secrets and at a bounded rate. A word may be lost, and nothing rests on any.
+//! Replicas over one PostgreSQL show each other what commands print. Who is asked for a run that prints elsewhere asks the others for it, and
+//! whoever carries it out tells for a while what it shows, without secrets and at a bounded rate. A word may be lost, and nothing rests on any.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

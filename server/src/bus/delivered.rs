@@ -1,8 +1,8 @@
 //! `ingest.via: jetstream`: a delivery is kept on a stream before it is answered, and taken into the store from there.
 //!
-//! A source's deliveries lie on one of a few subjects, each with one durable consumer. One server at a time takes them, many at once, so that they share
-//! commits; they reach the store in the order in which they were answered. What was handed out and not acknowledged would come again behind what is
-//! newer: then the consumer is made anew, and begins with the oldest that is left.
+//! A source's deliveries lie on one of a few subjects, each with one durable consumer. One server at a time takes them, many at once, so that
+//! they share commits; they reach the store in the order in which they were answered. What was handed out and not acknowledged would come again
+//! behind what is newer: then the consumer is made anew, and begins with the oldest that is left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
