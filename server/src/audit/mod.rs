@@ -49,6 +49,7 @@ pub(crate) struct Sealer {
 struct Said {
     /// Where the chain stood then. Not the number of its batch: after a restore numbers are given again.
     hash: Option<Digest>,
+    /// What old rows may go in front of.
     checkpoint: Option<Checkpoint>,
     at: Option<Instant>,
 }
@@ -75,7 +76,8 @@ impl Sealer {
         let signer = Signer::new(&keys::load(&config.keys.checkpoint, &config.data_dir, "checkpoint")?)?;
         let file = config.data_dir.join(checkpoints::FILE);
         checkpoints::mend(&file)?;
-        let checkpoint = checkpoints::read(&file)?.last().map(|signed| signed.checkpoint);
+        // What somebody else wrote there covers nothing.
+        let checkpoint = checkpoints::read(&file)?.last().and_then(|signed| signer.trusted().check_checkpoint(signed).ok());
         let hash = checkpoint.map(|checkpoint| checkpoint.hash);
         tracing::info!(public_key = signer.public_key(), "the audit log's checkpoints are signed with this key");
         let said = Mutex::new(Said { hash, checkpoint, at: None });

@@ -125,6 +125,19 @@ data_dir: data
 }
 
 #[test]
+fn the_audit_log_is_kept_for_as_long_as_incidents_unless_it_is_said() {
+    let kept = |retention: &str| {
+        let config = load(&format!("server: {{ listen: '127.0.0.1:0' }}\nretention: {{ {retention} }}\n")).unwrap();
+        config.retention.audit.human()
+    };
+    assert_eq!(
+        [kept("dead: 1d"), kept("incidents: 800d"), kept("incidents: 30d"), kept("audit: 90d")],
+        ["400 d", "800 d", "400 d", "90 d"]
+    );
+    assert!(problems("retention: { audit: 1h }").contains("`audit` is kept for less than a day"));
+}
+
+#[test]
 fn a_pretended_secret_passes_wherever_a_secret_can_stand() {
     let dir = tempfile::tempdir().unwrap();
     let text = r#"
