@@ -253,6 +253,7 @@ async fn without_its_audit_row_nothing_happens() -> anyhow::Result<()> {
     fs::write(&file, text.replace("Restarts a service", "Begins a service anew"))?;
     world.proc()?.signal(harness::Signal::HUP)?;
 
+    // Time in which it could happen all the same.
     tokio::time::sleep(Duration::from_secs(5)).await;
     world.run_in("awaiting_approval", SOON).await?;
     ensure!(world.service_pids().is_empty() && !world.service_answers().await, "something was restarted");

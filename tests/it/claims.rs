@@ -114,6 +114,7 @@ async fn on_sqlite_a_stopped_server_goes_on_with_what_it_has() -> anyhow::Result
     })
     .await?;
     world.proc()?.signal(Signal::STOP)?;
+    // Nobody else is there to take it.
     tokio::time::sleep(PAST_LEASE).await;
     world.proc()?.signal(Signal::CONT)?;
     world.run_in("succeeded", SOON).await?;

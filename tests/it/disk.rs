@@ -187,6 +187,7 @@ async fn what_is_old_goes_while_the_server_works() -> anyhow::Result<()> {
     })
     .await?;
     world.stop().await?;
+    // Until the last of it is as old as what goes.
     tokio::time::sleep(Duration::from_secs(2)).await;
     // A start begins a round; the next one comes minutes later.
     world.start().await?;

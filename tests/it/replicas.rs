@@ -67,6 +67,7 @@ async fn a_decision_in_one_replica_is_seen_in_another_at_once() -> anyhow::Resul
     assert_eq!(worker.post("{}").await?.status.as_u16(), 404);
     drop(worker);
     gateway.send(&[Alert::new("Undecided")]).await?;
+    // Time in which it could decide.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(gateway.incidents().await?.len(), 20, "a gateway decides nothing");
     Ok(())
@@ -108,6 +109,7 @@ async fn one_replica_at_a_time_holds_discords_socket() -> anyhow::Result<()> {
         .await
     };
     let (first, number) = holder(SOON, "").await?;
+    // Long enough to show that it does not change hands.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!((holder(SOON, "").await?, discord.sessions()), ((first.clone(), number), 1), "it is renewed");
     let (one, other) = if first == "a" { (&mut a, &mut b) } else { (&mut b, &mut a) };
@@ -147,6 +149,7 @@ async fn what_is_due_is_done_by_one() -> anyhow::Result<()> {
         worlds.push(plan.start().await?);
     }
     let began = beats.recv().await.context("no sign of life")?;
+    // As long as they are counted, and a bit.
     tokio::time::sleep(Duration::from_secs(16)).await;
     let count = std::iter::from_fn(|| beats.try_recv().ok()).filter(|at| at.duration_since(began) < Duration::from_secs(15)).count();
     ear.abort();

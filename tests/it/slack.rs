@@ -122,6 +122,7 @@ async fn a_suggested_runbook_runs_at_a_press_of_its_button() -> anyhow::Result<(
     world.kill_service()?;
     world.send(&[Alert::service_down()]).await?;
     let card = card_with(&slack, "Run restart-service").await?;
+    // Time in which it could run.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(world.runs().await?.is_empty(), "a suggestion runs nothing by itself");
     slack.click(BEN, &card, "Run restart-service", door(&world)).await?;
