@@ -2,23 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use domain::alert::Alert;
+use domain::approval::Approval;
 use domain::audit::{AuditDecision, NewAudit};
 use domain::event::Event;
 use domain::id::IncidentId;
 use domain::incident::{Follow, Happening, Incident, Unchanged};
 use domain::job::{NewJob, Urgency};
 use domain::rules::RuleSet;
+use domain::run::Run;
 use domain::timeline::{Entry, EntryKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::Tx;
 
 use crate::Cx;
-use crate::claim::LEASE;
-use crate::hands::Taken;
+
+mod writing;
 
 /// The state of a transaction in the making.
 pub(crate) struct Batch<'a> {
@@ -32,7 +33,12 @@ pub(crate) struct Batch<'a> {
     by_group: HashMap<(String, String), Option<IncidentId>>,
     entries: Vec<Entry>,
     jobs: BTreeMap<(&'static str, String), NewJob>,
+    /// Those of them that are the first of their kind and key, because what they are about was made here.
+    first: BTreeSet<(&'static str, String)>,
     audits: Vec<NewAudit>,
+    /// Runs and requests for approval that were made here.
+    runs: Vec<Run>,
+    approvals: Vec<Approval>,
     folded: BTreeMap<(IncidentId, bool), Folded>,
     /// Incidents whose cards wait for a person: told before others.
     urgent: BTreeSet<IncidentId>,
@@ -52,16 +58,18 @@ struct Folded {
     first: Vec<String>,
 }
 
-/// Changes of a card within this time are told in one edit.
-const GATHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 /// More than this many alerts of one batch are told in one line.
 const FOLD_ABOVE: usize = 3;
 
 impl<'a> Batch<'a> {
     /// Begins a transaction.
     pub(crate) async fn begin(cx: &'a Cx) -> Result<Self, store::Error> {
-        let tx = cx.store.begin().await?;
-        Ok(Self {
+        Ok(Self::over(cx, cx.store.begin().await?))
+    }
+
+    /// Goes on with a transaction.
+    pub(crate) fn over(cx: &'a Cx, tx: Tx) -> Self {
+        Self {
             cx,
             rules: cx.rules.load_full(),
             tx,
@@ -72,14 +80,17 @@ impl<'a> Batch<'a> {
             by_group: HashMap::new(),
             entries: Vec::new(),
             jobs: BTreeMap::new(),
+            first: BTreeSet::new(),
             audits: Vec::new(),
+            runs: Vec::new(),
+            approvals: Vec::new(),
             folded: BTreeMap::new(),
             urgent: BTreeSet::new(),
-        })
+        }
     }
 
-    /// Reads the alerts that `events` are about, in one query.
-    pub(crate) async fn preload(&mut self, events: &[Event]) -> Result<(), store::Error> {
+    /// Reads the alerts that `events` are about and the incidents that gather these grouping keys now, in one trip.
+    pub(crate) async fn preload(&mut self, events: &[Event], groups: BTreeSet<(String, String)>) -> Result<(), store::Error> {
         let mut keys: Vec<(String, String)> = events
             .iter()
             .filter_map(|event| match &event.payload {
@@ -89,18 +100,11 @@ impl<'a> Batch<'a> {
             .collect();
         keys.sort();
         keys.dedup();
-        if !keys.is_empty() {
-            self.alerts.extend(self.tx.alerts(&keys).await?);
-        }
-        Ok(())
-    }
-
-    /// Reads the incidents that gather these grouping keys now, in one query.
-    pub(crate) async fn preload_incidents(&mut self, keys: BTreeSet<(String, String)>) -> Result<(), store::Error> {
-        let keys: Vec<_> = keys.into_iter().filter(|key| !self.by_group.contains_key(key)).collect();
-        let mut found = self.tx.latest_incidents(&keys).await?;
-        for key in keys {
-            let incident = found.remove(&key);
+        let groups: Vec<_> = groups.into_iter().filter(|key| !self.by_group.contains_key(key)).collect();
+        let (alerts, mut incidents) = self.tx.alerts_and_incidents(&keys, &groups).await?;
+        self.alerts.extend(alerts);
+        for key in groups {
+            let incident = incidents.remove(&key);
             self.by_group.insert(key, incident.as_ref().map(|incident| incident.id));
             if let Some(incident) = incident {
                 self.hold(incident);
@@ -134,7 +138,7 @@ impl<'a> Batch<'a> {
     /// The incident that gathers this grouping key now: open, or resolved and not closed.
     pub(crate) async fn latest_incident(&mut self, source: &str, group_key: &str) -> Result<Option<Incident>, store::Error> {
         let key = (source.to_owned(), group_key.to_owned());
-        self.preload_incidents(BTreeSet::from([key.clone()])).await?;
+        self.preload(&[], BTreeSet::from([key.clone()])).await?;
         Ok(self.by_group.get(&key).copied().flatten().and_then(|id| self.incidents.get(&id)).map(|held| held.now.clone()))
     }
 
@@ -209,6 +213,26 @@ impl<'a> Batch<'a> {
         self.urgent.insert(id);
     }
 
+    /// Stores a new run.
+    pub(crate) async fn insert_run(&mut self, run: &Run) -> Result<(), store::Error> {
+        self.runs.push(run.clone());
+        self.tx.insert_run(run).await
+    }
+
+    /// Stores a changed run.
+    pub(crate) async fn put_run(&mut self, run: &Run, expected_version: i64) -> Result<(), store::Error> {
+        if let Some(known) = self.runs.iter_mut().find(|known| known.id == run.id) {
+            *known = run.clone();
+        }
+        self.tx.put_run(run, expected_version).await
+    }
+
+    /// Stores a new request for approval.
+    pub(crate) async fn insert_approval(&mut self, approval: &Approval) -> Result<(), store::Error> {
+        self.approvals.push(approval.clone());
+        self.tx.insert_approval(approval).await
+    }
+
     /// Writes on a timeline.
     pub(crate) fn tell(&mut self, incident: IncidentId, kind: EntryKind, who: Option<&str>, text: impl Into<String>) {
         self.tell_more(incident, kind, who, text, None);
@@ -242,6 +266,12 @@ impl<'a> Batch<'a> {
         self.jobs.insert((job.kind, job.key.clone()), job);
     }
 
+    /// Leaves something to be done about what was made in this transaction.
+    pub(crate) fn first_job(&mut self, job: NewJob) {
+        self.first.insert((job.kind, job.key.clone()));
+        self.job(job);
+    }
+
     /// Records a decision.
     pub(crate) fn audit(&mut self, actor: &str, action: &str, object: String, decision: AuditDecision, reason: &str, detail: Value) {
         self.audits.push(NewAudit {
@@ -255,112 +285,8 @@ impl<'a> Batch<'a> {
         });
     }
 
-    /// Writes everything and commits.
-    pub(crate) async fn commit(mut self) -> Result<(), store::Error> {
-        self.flush_incidents().await?;
-        self.flush_alerts().await?;
-        self.unfold();
-        if !self.entries.is_empty() {
-            self.tx.tell(&self.entries).await?;
-        }
-        self.tx.audit_all(&self.audits).await?;
-        let jobs: Vec<NewJob> = std::mem::take(&mut self.jobs).into_values().collect();
-        if jobs.is_empty() {
-            return self.tx.commit().await;
-        }
-        let hands = &self.cx.wake.hands;
-        let (asked, mut slots) = (Instant::now(), HashMap::new());
-        let take = |job: &NewJob| {
-            let slot = if job.due_at <= self.now { hands.take(job.kind) } else { None };
-            let taken = slot.is_some();
-            slots.extend(slot.map(|slot| ((job.kind.to_owned(), job.key.clone()), slot)));
-            taken
-        };
-        let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
-        self.tx.commit().await?;
-        for row in ours {
-            if let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) {
-                hands.give(Taken { row, asked, slot });
-            }
-        }
-        Ok(())
-    }
-
     fn hold(&mut self, incident: Incident) {
         let stored = Some(incident.version);
         self.incidents.entry(incident.id).or_insert(Held { now: incident, stored });
-    }
-
-    async fn flush_alerts(&mut self) -> Result<(), store::Error> {
-        let mut dirty: Vec<&Alert> = self.dirty_alerts.keys().filter_map(|key| self.alerts.get(key)).collect();
-        // In key order, so that two transactions on PostgreSQL never wait for each other.
-        dirty.sort_by(|a, b| (&a.source, &a.fingerprint).cmp(&(&b.source, &b.fingerprint)));
-        let dirty: Vec<Alert> = dirty.into_iter().cloned().collect();
-        if dirty.is_empty() { Ok(()) } else { self.tx.put_alerts(&dirty).await }
-    }
-
-    async fn flush_incidents(&mut self) -> Result<(), store::Error> {
-        let mut changed: Vec<&Held> = self.incidents.values().filter(|held| held.stored != Some(held.now.version)).collect();
-        changed.sort_by_key(|held| held.now.id);
-        let mut cards = Vec::new();
-        let new: Vec<&Incident> = changed.iter().filter(|held| held.stored.is_none()).map(|held| &held.now).collect();
-        self.tx.insert_incidents(&new).await?;
-        for held in changed {
-            if let Some(version) = held.stored {
-                self.tx.put_incident(&held.now, version).await?;
-            }
-            let first = self.urgent.contains(&held.now.id) || !held.now.state.is_open();
-            let urgency = if first { Urgency::Action } else { Urgency::Tell };
-            // A card that stands already waits a moment for what comes next, unless somebody waits for it.
-            let due_at = if first || held.stored.is_none() { self.now } else { self.now + GATHER };
-            cards.extend(held.now.channels.iter().map(|channel| card_job(held.now.id, channel, urgency, due_at)));
-        }
-        for job in cards {
-            self.job(job);
-        }
-        let told: Vec<IncidentId> = self.entries.iter().map(|entry| entry.incident).chain(self.folded.keys().map(|(id, _)| *id)).collect();
-        for id in told {
-            let Some(incident) = self.incident(id).await? else { continue };
-            for channel in &incident.channels {
-                self.job(thread_job(id, channel, self.now));
-            }
-        }
-        Ok(())
-    }
-
-    fn unfold(&mut self) {
-        for ((incident, fired), folded) in std::mem::take(&mut self.folded) {
-            let verb = if fired { "firing" } else { "resolved" };
-            if folded.count <= FOLD_ABOVE {
-                for text in folded.first {
-                    self.tell(incident, EntryKind::Alert, None, format!("{verb}: {text}"));
-                }
-            } else {
-                let first = folded.first.join(" · ");
-                let more = folded.count - folded.first.len();
-                self.tell(incident, EntryKind::Alert, None, format!("{} alerts {verb}: {first} · and {more} more", folded.count));
-            }
-        }
-    }
-}
-
-fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, due_at: Timestamp) -> NewJob {
-    NewJob {
-        kind: "chat.card",
-        key: format!("{incident}/{channel}"),
-        due_at,
-        urgency,
-        payload: json!({ "incident": incident, "channel": channel }),
-    }
-}
-
-fn thread_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {
-    NewJob {
-        kind: "chat.thread",
-        key: format!("{incident}/{channel}"),
-        // Entries of the next moment go into the same message.
-        due_at: now + jiff::SignedDuration::from_secs(1),
-        urgency: Urgency::Upkeep,
-        payload: json!({ "incident": incident, "channel": channel }),
     }
 }

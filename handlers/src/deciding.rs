@@ -1,8 +1,14 @@
 //! Decides what waits in the inbox: many events in one transaction, one by one where that fails, and sets aside what cannot be handled.
 
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use domain::event::{Event, Payload};
+use futures::FutureExt;
+use store::{Decider, Tx};
 
 use crate::batch::Batch;
 use crate::{Cx, on_act, on_alert, on_heartbeat};
@@ -11,6 +17,48 @@ use crate::{Cx, on_act, on_alert, on_heartbeat};
 const BATCH: i64 = 500;
 /// How often a batch that lost to another worker is decided again before it is taken apart.
 const MOST_CLASHES: usize = 5;
+
+/// So few events say that the worker keeps up: what comes next is decided in the transaction that stores it.
+const FEW: usize = 64;
+
+/// Decides what comes in while it is stored, as long as the worker keeps up.
+pub(crate) struct AtOnce {
+    cx: Cx,
+    free: AtomicBool,
+}
+
+impl AtOnce {
+    pub(crate) fn new(cx: Cx) -> Self {
+        Self { cx, free: AtomicBool::new(false) }
+    }
+
+    /// The worker has just decided so many that waited.
+    pub(crate) fn found(&self, waited: usize) {
+        self.free.store(waited <= FEW, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Decider for AtOnce {
+    fn is_free(&self) -> bool {
+        self.free.load(Ordering::Relaxed) && !self.cx.wake.stopping()
+    }
+
+    async fn decide(&self, tx: Tx, stored: Result<Vec<Event>, usize>) -> Result<(), store::Error> {
+        let mut batch = Batch::over(&self.cx, tx);
+        let events = match stored {
+            Ok(events) => events,
+            Err(stored) => {
+                let waiting = batch.tx.claim_events(BATCH).await?;
+                if waiting.len() < stored {
+                    batch.tx.events_wait();
+                }
+                waiting
+            }
+        };
+        decide_all(batch, &events).await.inspect_err(|error| tracing::debug!(%error, "not decided at once: the worker will"))
+    }
+}
 
 /// Decides what waits in the inbox, in one transaction; one by one when that fails.
 pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
@@ -102,9 +150,18 @@ fn is_clash(error: &store::Error) -> bool {
     matches!(error, store::Error::Conflict | store::Error::Retry)
 }
 
-async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
-    batch.preload(events).await?;
+/// Decides these events and commits. A decision that panics is one that failed.
+async fn decide_all(batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
+    let decided = AssertUnwindSafe(handle_all(batch, events)).catch_unwind().await;
+    decided.unwrap_or_else(|_| Err(store::Error::Refused("its decision panicked".to_owned())))
+}
+
+async fn handle_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
     let rules = batch.rules.clone();
+    // Asking the routes about a few alerts that turn out to be active costs less than another trip to the database.
+    if events.len() > FEW {
+        batch.preload(events, BTreeSet::new()).await?;
+    }
     let routed: Vec<_> = events
         .iter()
         .map(|event| match &event.payload {
@@ -116,7 +173,8 @@ async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store:
         .iter()
         .zip(&routed)
         .filter_map(|(event, routed)| Some((event.source.clone(), routed.as_ref()?.incident.as_ref()?.group_key.clone())));
-    batch.preload_incidents(groups.collect()).await?;
+    let groups = groups.collect();
+    batch.preload(if events.len() > FEW { &[] } else { events }, groups).await?;
     let mut finished = Vec::with_capacity(events.len());
     for (event, routed) in events.iter().zip(routed) {
         let outcome = match &event.payload {

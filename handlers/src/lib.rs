@@ -38,7 +38,6 @@ mod steps;
 mod tests;
 mod worker;
 
-pub use cards::card_of;
 pub use claim::Claim;
 pub use jobs::prune::Retention;
 pub use jobs::upkeep::{Beat, Pulse};
@@ -87,23 +86,30 @@ pub struct Wake {
     pub(crate) pace: pace::Pace,
     pub(crate) under_way: carry::UnderWay,
     pub(crate) hands: hands::Hands,
-    notify: Notify,
+    pub(crate) known: cards::Known,
+    events: Notify,
+    jobs: Notify,
     stopping: AtomicBool,
     stopped: Notify,
 }
 
 impl Wake {
-    /// There is something to do.
-    pub fn wake(&self) {
-        self.notify.notify_waiters();
-        self.notify.notify_one();
+    /// There may be events to decide.
+    pub(crate) fn wake_events(&self) {
+        self.events.notify_one();
+    }
+
+    /// There may be jobs to carry out.
+    pub(crate) fn wake_jobs(&self) {
+        self.jobs.notify_one();
     }
 
     /// Finish what is at hand and take nothing new.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.stopped.notify_waiters();
-        self.wake();
+        self.wake_events();
+        self.wake_jobs();
     }
 
     /// Whether `stop` was called.
@@ -119,8 +125,13 @@ impl Wake {
         }
     }
 
-    /// Until the next `wake`.
-    pub async fn woken(&self) {
-        self.notify.notified().await;
+    /// Until there may be events to decide.
+    pub(crate) async fn events(&self) {
+        self.events.notified().await;
+    }
+
+    /// Until there may be jobs to carry out.
+    pub(crate) async fn jobs(&self) {
+        self.jobs.notified().await;
     }
 }

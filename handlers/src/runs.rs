@@ -139,8 +139,8 @@ pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(),
         votes: Vec::new(),
         decided_at: None,
     };
-    batch.tx.insert_approval(&approval).await?;
-    batch.job(NewJob {
+    batch.insert_approval(&approval).await?;
+    batch.first_job(NewJob {
         kind: "approval.expire",
         key: approval.id.to_string(),
         due_at: approval.expires_at,
@@ -188,7 +188,7 @@ pub(crate) async fn put_state(batch: &mut Batch<'_>, run: &mut Run, next: RunSta
         run.finished_at = Some(batch.now);
         metrics::counter!("watchkeeper_runs_total", "runbook" => run.runbook.clone(), "outcome" => next.as_str()).increment(1);
     }
-    batch.tx.put_run(run, expected).await
+    batch.put_run(run, expected).await
 }
 
 /// The job that carries a run forward.
@@ -228,7 +228,7 @@ async fn create(batch: &mut Batch<'_>, wanted: Wanted, why: Option<String>) -> R
         finished_at: None,
         version: 1,
     };
-    batch.tx.insert_run(&run).await?;
+    batch.insert_run(&run).await?;
     let actor = run.requester.as_deref().map_or_else(|| "automation".to_owned(), |who| format!("principal:{who}"));
     batch.audit(
         &actor,
@@ -245,7 +245,7 @@ async fn create(batch: &mut Batch<'_>, wanted: Wanted, why: Option<String>) -> R
         }
         ask_approval(batch, &run).await?;
     } else {
-        batch.job(advance(run.id, hold));
+        batch.first_job(advance(run.id, hold));
         if let Some(id) = run.incident {
             let wait = if hold > batch.now { format!(" at {hold} unless the alert resolves") } else { String::new() };
             batch.tell(id, EntryKind::Run, run.requester.as_deref(), format!("{} is queued{wait}.", run.runbook));

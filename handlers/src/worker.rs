@@ -1,16 +1,19 @@
 //! The loops: decide what came in, carry out what is due. Any number of workers may share a store.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
+use store::Change;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::TaskTracker;
 
 use crate::claim::{Claim, LEASE};
+use crate::deciding::AtOnce;
 use crate::hands::Taken;
 use crate::jobs::{self, Done, Job, JobError};
 use crate::{Cx, deciding, resume};
@@ -30,6 +33,7 @@ const MOST_ATTEMPTS: i64 = 20;
 pub struct Worker {
     cx: Cx,
     tracker: TaskTracker,
+    at_once: Arc<AtOnce>,
     held: Mutex<Vec<Claim>>,
     /// Claims that nobody here held when the database was last asked, and those of jobs whose end could not be stored.
     strays: Mutex<HashSet<(JobId, i64)>>,
@@ -47,7 +51,13 @@ pub struct Settled {
 impl Worker {
     /// A worker over `cx`.
     pub fn new(cx: Cx) -> Self {
-        Self { cx, tracker: TaskTracker::new(), held: Mutex::default(), strays: Mutex::default() }
+        Self {
+            at_once: Arc::new(AtOnce::new(cx.clone())),
+            cx,
+            tracker: TaskTracker::new(),
+            held: Mutex::default(),
+            strays: Mutex::default(),
+        }
     }
 
     /// Runs until [`crate::Wake::stop`], then waits for what is at hand.
@@ -61,6 +71,8 @@ impl Worker {
         let this = Arc::new(self);
         let at_once = Arc::clone(&this);
         this.cx.wake.hands.open(move |Taken { row, asked, slot }| at_once.spawn(row, asked, Some(slot)));
+        let deciding: Weak<AtOnce> = Arc::downgrade(&this.at_once);
+        this.cx.store.decide_with(deciding);
         let loops = [
             tokio::spawn(resume::keep(this.cx.clone())),
             tokio::spawn(Arc::clone(&this).events()),
@@ -69,9 +81,17 @@ impl Worker {
         ];
         let mut changes = this.cx.store.changes();
         while !this.cx.wake.stopping() {
-            tokio::select! {
-                change = changes.recv() => if !matches!(change, Ok(store::Change::Printed(_)) | Err(tokio::sync::broadcast::error::RecvError::Closed)) { this.cx.wake.wake(); },
-                () = this.cx.wake.woken() => {}
+            let change = tokio::select! { change = changes.recv() => change, () = this.cx.wake.stopped() => break };
+            match change {
+                Ok(Change::Events) => this.cx.wake.wake_events(),
+                Ok(Change::Jobs) => this.cx.wake.wake_jobs(),
+                // Nothing of ours.
+                Ok(Change::Incident(_) | Change::Outcome(_) | Change::Printed(_)) => {}
+                Ok(Change::Missed) | Err(RecvError::Lagged(_)) => {
+                    this.cx.wake.wake_events();
+                    this.cx.wake.wake_jobs();
+                }
+                Err(RecvError::Closed) => this.cx.wake.stopped().await,
             }
         }
         for handle in loops {
@@ -114,9 +134,14 @@ impl Worker {
     async fn events(self: Arc<Self>) {
         while !self.cx.wake.stopping() {
             match deciding::decide(&self.cx).await {
-                Ok(0) => self.idle().await,
-                Ok(_) => {}
+                Ok(waited) => {
+                    self.at_once.found(waited);
+                    if waited == 0 {
+                        self.idle(self.cx.wake.events()).await;
+                    }
+                }
                 Err(error) => {
+                    self.at_once.found(usize::MAX);
                     tracing::warn!(%error, "events wait: the store cannot be asked");
                     tokio::time::sleep(IDLE).await;
                 }
@@ -132,7 +157,7 @@ impl Worker {
             }
             let asked = Instant::now();
             match self.cx.store.claim_jobs(CLAIM, LEASE).await {
-                Ok(rows) if rows.is_empty() => self.idle().await,
+                Ok(rows) if rows.is_empty() => self.idle(self.cx.wake.jobs()).await,
                 Ok(rows) => rows.into_iter().for_each(|row| self.spawn(row, asked, None)),
                 Err(error) => {
                     tracing::warn!(%error, "jobs wait: the store cannot be asked");
@@ -195,12 +220,12 @@ impl Worker {
         if strays.is_empty() { Ok(()) } else { self.cx.store.free_jobs(&strays).await }
     }
 
-    async fn idle(&self) {
-        let _woken_or_late = tokio::time::timeout(IDLE, self.cx.wake.woken()).await;
+    async fn idle(&self, woken: impl Future<Output = ()>) {
+        let _woken_or_late = tokio::time::timeout(IDLE, woken).await;
     }
 
     fn spawn(self: &Arc<Self>, row: Row, asked: Instant, slot: Option<OwnedSemaphorePermit>) {
-        let claim = Claim::new(&row, asked);
+        let (id, claim) = (row.id, Claim::new(&row, asked));
         lock(&self.held).push(claim.clone());
         let this = Arc::clone(self);
         self.tracker.spawn(async move {
@@ -211,6 +236,7 @@ impl Worker {
             let key = claim.key();
             this.carry_out(row, claim).await;
             lock(&this.held).retain(|held| held.key() != key);
+            drop(this.cx.wake.known.take(id));
         });
     }
 
@@ -233,8 +259,8 @@ impl Worker {
     async fn settle_job(&self, job: &dyn Job, row: &Row, result: Result<Done, JobError>) {
         let now = self.cx.clock.now();
         let stored = match result {
-            Ok(Done::Finished) => self.finish(row).await,
-            Ok(Done::Stored) => Ok(()),
+            Ok(Done::Finished) => self.cx.store.end_job(row, None).await,
+            Ok(Done::Did(did)) => self.cx.store.end_job(row, Some(did)).await,
             Ok(Done::Again(at)) => self.cx.store.wait_job(row, at).await,
             Err(JobError::Fail(error)) => {
                 self.bury(row, &error).await;
@@ -264,12 +290,6 @@ impl Worker {
                 lock(&self.strays).insert((row.id, row.claim));
             }
         }
-    }
-
-    async fn finish(&self, row: &Row) -> Result<(), store::Error> {
-        let mut tx = self.cx.store.begin().await?;
-        tx.finish_job(row).await?;
-        tx.commit().await
     }
 
     async fn bury(&self, row: &Row, error: &str) {

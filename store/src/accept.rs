@@ -1,18 +1,18 @@
 //! The inbox: deliveries that arrive together share one transaction, and nobody is answered before it is on disk.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::act::ActOutcome;
-use domain::event::Delivery;
+use domain::event::{Delivery, Event};
 use domain::inbox::{Accepted, Inbox, InboxError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::deliveries::Prepared;
 use crate::gate::Line;
 use crate::open::Core;
-use crate::{Change, Error, Store};
+use crate::{Backend, Change, Error, Store, Tx};
 
 /// A transaction takes at most this many deliveries, and no further one once it has this many events.
 const BATCH: usize = 256;
@@ -21,6 +21,22 @@ const BATCH_EVENTS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the outcome of an act is looked up without a hint.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// More events than these are only stored: their senders wait for no decision.
+const AT_ONCE: usize = 64;
+
+/// Decides what came in within the transaction that stores it, so that a quiet store has one commit from an alert to what it brings about.
+#[async_trait]
+pub trait Decider: Send + Sync {
+    /// Whether nothing that came before waits for a decision.
+    fn is_free(&self) -> bool;
+
+    /// Decides these events, which were stored in this transaction, and commits it. Without them it claims what waits, to which so many were added.
+    ///
+    /// # Errors
+    /// Nothing of the transaction lasts then, unless it is [`Error::Unavailable`], after which nobody knows.
+    async fn decide(&self, tx: Tx, stored: Result<Vec<Event>, usize>) -> Result<(), Error>;
+}
 
 /// The way to the one task that stores deliveries.
 #[derive(Clone, Debug)]
@@ -132,15 +148,23 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
     let events: usize = batch.iter().map(|delivery| delivery.events()).sum();
     let patience = PATIENCE + Duration::from_millis(u64::try_from(events).unwrap_or(u64::MAX));
     let begun = std::time::Instant::now();
-    for _ in 0..3 {
+    let mut decider = core.decider(events);
+    for _ in 0..4 {
         let once = async {
             let mut tx = core.begin(Line::Ingest).await?;
-            let accepted = tx.insert_deliveries(batch).await?;
-            tx.changed(Change::Events);
-            tx.commit().await?;
+            let (accepted, fresh) = tx.insert_deliveries(batch, decider.is_some()).await?;
+            match &decider {
+                Some(decider) => decider.decide(tx, fresh.ok_or(events)).await?,
+                None => {
+                    tx.changed(Change::Events);
+                    tx.commit().await?;
+                }
+            }
             Ok(accepted)
         };
         match tokio::time::timeout(patience, once).await {
+            // A decision's failure is not the delivery's: it is stored without one, and whoever decides later finds out what it is.
+            Ok(Err(_)) | Err(_) if decider.is_some() => decider = None,
             Ok(Err(Error::Retry)) => {}
             Ok(done) => {
                 metrics::histogram!("watchkeeper_store_accept_duration_seconds").record(begun.elapsed().as_secs_f64());
@@ -151,4 +175,22 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
         }
     }
     Err(Error::Retry)
+}
+
+impl Store {
+    /// From now on small deliveries are decided in the transaction that stores them, for as long as `decider` lives. On SQLite alone, where a second
+    /// transaction would wait for a sync of its own; on PostgreSQL the workers of all replicas decide side by side.
+    pub fn decide_with(&self, decider: Weak<dyn Decider>) {
+        if self.backend() == Backend::Sqlite {
+            *self.core.decider.lock().unwrap_or_else(PoisonError::into_inner) = Some(decider);
+        }
+    }
+}
+
+impl Core {
+    /// Who decides so many events at once, if they are few and nothing else waits.
+    fn decider(&self, events: usize) -> Option<Arc<dyn Decider>> {
+        let decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade);
+        decider.filter(|decider| events <= AT_ONCE && decider.is_free())
+    }
 }

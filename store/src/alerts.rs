@@ -27,7 +27,7 @@ impl Tx {
         let keys = BTreeSet::from_iter(keys).into_iter().collect::<Vec<_>>();
         let found: Vec<(String, String, String)> =
             rows_of!(self, FIND[0], keys, |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)), format!("{}{lock}", FIND[1]));
-        alerts_of(found).map(|alerts| alerts.map(|alert| ((alert.source.clone(), alert.fingerprint.clone()), alert)).collect())
+        read(found).map(|alerts| alerts.map(|alert| ((alert.source.clone(), alert.fingerprint.clone()), alert)).collect())
     }
 
     /// Stores alerts as they now are. Of several for one key the last counts.
@@ -70,7 +70,7 @@ impl Tx {
             incident.to_string(),
             limit
         );
-        Ok(alerts_of(found)?.collect())
+        Ok(read(found)?.collect())
     }
 
     /// How many alerts an incident has, and how many of them are active.
@@ -99,11 +99,12 @@ impl Tx {
             micros(before),
             limit
         );
-        Ok(alerts_of(found)?.collect())
+        Ok(read(found)?.collect())
     }
 }
 
-fn alerts_of(rows: Vec<(String, String, String)>) -> Result<impl Iterator<Item = Alert>, Error> {
+/// Alerts from source, fingerprint and document.
+pub(crate) fn read(rows: Vec<(String, String, String)>) -> Result<impl Iterator<Item = Alert>, Error> {
     let alert = |(source, fingerprint, doc): (String, String, String)| from_doc("alerts", format!("{source}/{fingerprint}"), &doc);
     let alerts: Vec<Alert> = rows.into_iter().map(alert).collect::<Result<_, _>>()?;
     Ok(alerts.into_iter())

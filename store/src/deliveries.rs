@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use domain::canonical::ContentKey;
-use domain::event::{Delivery, EventClass, NewEvent};
+use domain::event::{Delivery, Event, EventClass, NewEvent};
 use domain::id::DeliveryId;
 use domain::inbox::{Accepted, InboxError};
 
-use crate::codec::{clean, micros};
+use crate::codec::{clean, corrupt, micros, time};
 use crate::tx::{exec_rows, rows, rows_of};
 use crate::{Error, Tx};
 
@@ -83,11 +83,19 @@ enum Last {
 }
 
 impl Tx {
-    /// Stores deliveries and queues their events.
-    pub(crate) async fn insert_deliveries(&mut self, batch: &[&Prepared]) -> Result<Vec<Accepted>, Error> {
+    /// Stores deliveries and queues their events; or claims them at once, in the order in which they are to be decided, if that is wanted, they all
+    /// are new and nothing waits in the queue.
+    pub(crate) async fn insert_deliveries(
+        &mut self,
+        batch: &[&Prepared],
+        at_once: bool,
+    ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
         let all: Vec<(&Prepared, &Row)> =
             batch.iter().flat_map(|delivery| delivery.events.iter().map(move |row| (*delivery, row))).collect();
-        let mut fresh = self.insert_events(&all).await?;
+        let (mut fresh, some_wait) = self.insert_events(&all).await?;
+        if at_once && !some_wait && fresh.len() == all.len() {
+            return self.claim_fresh(batch, &fresh).await;
+        }
         let repeated: Vec<&Row> = all.iter().map(|(_, row)| *row).filter(|row| !fresh.contains_key(&row.key)).collect();
         let known = self.seqs(&repeated).await?;
         let mut last = self.chain_ends(&repeated).await?;
@@ -140,6 +148,46 @@ impl Tx {
             answers.push(accepted);
         }
         self.insert_pending(&new, bumps).await?;
+        self.keep_bodies(&deliveries).await?;
+        Ok((answers, None))
+    }
+
+    /// Claims events that are new, without a way through the queue.
+    async fn claim_fresh(
+        &mut self,
+        batch: &[&Prepared],
+        fresh: &HashMap<[u8; 16], i64>,
+    ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
+        let (mut answers, mut people, mut machines) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
+        for delivery in batch.iter().copied() {
+            let mut seqs = Vec::with_capacity(delivery.events.len());
+            for row in &delivery.events {
+                let &seq = fresh.get(&row.key).ok_or(Error::Retry)?;
+                let received_at = time("events", seq, delivery.received_at)?;
+                let event = Event {
+                    seq,
+                    key: ContentKey(row.key),
+                    source: delivery.source.clone(),
+                    received_at,
+                    last_seen: received_at,
+                    seen: 1,
+                    attempts: 0,
+                    payload: serde_json::from_slice(&row.payload).map_err(|error| corrupt("events", seq, error))?,
+                };
+                seqs.push(seq);
+                self.claimed.entry(seq).or_default();
+                if row.person { &mut people } else { &mut machines }.push(event);
+            }
+            answers.push(Accepted { seqs, repeats: 0 });
+        }
+        let bodies: Vec<&Prepared> = batch.iter().copied().filter(|delivery| !delivery.raw.is_empty() && delivery.events() > 0).collect();
+        self.keep_bodies(&bodies).await?;
+        people.append(&mut machines);
+        Ok((answers, Some(people)))
+    }
+
+    /// Keeps what came as it came.
+    async fn keep_bodies(&mut self, deliveries: &[&Prepared]) -> Result<(), Error> {
         exec_rows!(
             self,
             "insert into deliveries (id, source, received_at, raw) ",
@@ -147,11 +195,11 @@ impl Tx {
             |b, d| b.push_bind(&d.id[..]).push_bind(&d.source).push_bind(d.received_at).push_bind(&d.raw[..]),
             ""
         );
-        Ok(answers)
+        Ok(())
     }
 
-    /// Stores what is new; gives its sequence numbers. What is known already is left out.
-    async fn insert_events(&mut self, all: &[(&Prepared, &Row)]) -> Result<HashMap<[u8; 16], i64>, Error> {
+    /// Stores what is new; gives its sequence numbers, and whether something waits in the queue. What is known already is left out.
+    async fn insert_events(&mut self, all: &[(&Prepared, &Row)]) -> Result<(HashMap<[u8; 16], i64>, bool), Error> {
         let mut seen = HashSet::with_capacity(all.len());
         let mut numbered: Vec<(Option<i64>, &Prepared, &Row)> =
             all.iter().filter(|(_, row)| seen.insert(row.key)).map(|(delivery, row)| (None, *delivery, *row)).collect();
@@ -166,7 +214,7 @@ impl Tx {
             }
             numbered.sort_unstable_by_key(|(_, _, row)| row.key);
         }
-        let stored: Vec<(Vec<u8>, i64)> = rows_of!(
+        let stored: Vec<(Vec<u8>, i64, bool)> = rows_of!(
             self,
             "insert into events (seq, key, delivery_id, source, lane, received_at, payload) ",
             numbered,
@@ -178,9 +226,10 @@ impl Tx {
                 .push_bind(r.2.lane)
                 .push_bind(r.1.received_at)
                 .push_bind(&r.2.payload[..]),
-            " on conflict (key) do nothing returning key, seq"
+            " on conflict (key) do nothing returning key, seq, exists (select 1 from queue)"
         );
-        Ok(by_key(stored))
+        let some_wait = stored.iter().any(|(.., some)| *some);
+        Ok((by_key(stored.into_iter().map(|(key, seq, _)| (key, seq)).collect()), some_wait))
     }
 
     async fn seqs(&mut self, rows: &[&Row]) -> Result<HashMap<[u8; 16], i64>, Error> {

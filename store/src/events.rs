@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::codec::{corrupt, from_doc, micros, micros_after, time, to_doc};
 use crate::gate::Line;
-use crate::tx::{exec, exec_rows, on, row, rows};
+use crate::tx::{exec, exec_rows, on, row, rows, rows_built};
 use crate::{Change, Error, Store, Tx};
 
 /// An event that failed this often goes to the dead letters.
@@ -65,16 +65,24 @@ impl Tx {
         Ok(events)
     }
 
+    /// Some that were stored in this transaction were not decided in it: whoever decides will hear of them.
+    pub fn events_wait(&mut self) {
+        self.changed(Change::Events);
+    }
+
     /// The first rows, where nobody else claims any.
     async fn all_waiting(&mut self, now: i64, limit: i64) -> Result<Vec<Claimed>, Error> {
         // The signs say which way to read: people's rows are few, so by lane; machines' may be very many, so in order until it is enough.
-        let sql = format!(
-            "select q.id, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload from ( \
-             select * from (select * from queue q where {READY} $1) and q.lane >= {PEOPLE} order by +q.id limit $2) union all \
-             select * from (select * from queue q where {READY} $1) and +q.lane < {PEOPLE} order by q.id limit $2) \
-             ) q join events e on e.seq = q.event_seq order by q.lane < {PEOPLE}, q.id limit $2"
-        );
-        Ok(rows!(self, sqlx::AssertSqlSafe(sql.as_str()), now, limit))
+        Ok(rows_built!(self, |sql| {
+            sql.push(
+                "select q.id, q.seen_at, q.seen, q.attempts, e.seq, e.key, e.source, e.received_at, e.payload from ( \
+                 select * from (select * from queue q where ",
+            );
+            sql.push(READY).push_bind(now).push(format!(") and q.lane >= {PEOPLE} order by +q.id limit ")).push_bind(limit);
+            sql.push(") union all select * from (select * from queue q where ");
+            sql.push(READY).push_bind(now).push(format!(") and +q.lane < {PEOPLE} order by q.id limit ")).push_bind(limit);
+            sql.push(format!(")) q join events e on e.seq = q.event_seq order by q.lane < {PEOPLE}, q.id limit ")).push_bind(limit);
+        }))
     }
 
     /// The first rows of lanes that nobody else has claimed.
@@ -124,10 +132,8 @@ impl Tx {
         let mut ids = Vec::with_capacity(finished.len());
         let mut outcomes = Vec::new();
         for (seq, outcome) in finished {
-            match self.claimed.get_mut(seq).and_then(std::collections::VecDeque::pop_front) {
-                Some(id) => ids.push(id),
-                None => return Err(Error::Conflict),
-            }
+            // One that never was in the queue has no row there.
+            ids.extend(self.claimed.get_mut(seq).ok_or(Error::Conflict)?.pop_front());
             if let Some(outcome) = outcome {
                 outcomes.push((*seq, to_doc(outcome)?));
             }

@@ -13,7 +13,7 @@ use crate::{Change, Error, Tx};
 
 /// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, group_key) in (..)`.
 pub(crate) const FIND: [&str; 2] = [
-    "select i.id, i.doc from (",
+    "select i.source, i.id, i.doc from (",
     ") k join incidents i on i.source = k.column1 and i.group_key = k.column2 where i.state <> 'closed' order by i.source, i.group_key, i.id",
 ];
 /// Titles are searched by this many leading characters.
@@ -41,19 +41,9 @@ impl Tx {
         let lock = self.lock(" for update of i");
         // In one order for all, so that two transactions do not wait for each other.
         let keys = BTreeSet::from_iter(keys).into_iter().collect::<Vec<_>>();
-        let found: Vec<(String, String)> =
+        let found =
             rows_of!(self, FIND[0], keys, |b, key| b.push_bind(clean(&key.0)).push_bind(clean(&key.1)), format!("{}{lock}", FIND[1]));
-        let mut latest: HashMap<(String, String), Incident> = HashMap::new();
-        let rank = |incident: &Incident| (incident.state.is_open(), incident.resolved.as_ref().map(|(at, _)| *at), incident.number);
-        for (id, doc) in found {
-            let incident: Incident = from_doc("incidents", id, &doc)?;
-            let key = (incident.source.clone(), incident.group_key.clone());
-            match latest.get(&key) {
-                Some(other) if rank(other) >= rank(&incident) => {}
-                _ => drop(latest.insert(key, incident)),
-            }
-        }
-        Ok(latest)
+        latest(found)
     }
 
     /// The number for a new incident. On PostgreSQL one that is rolled back stays unused.
@@ -193,6 +183,21 @@ impl Tx {
              group by severity_name order by severity_name"
         ))
     }
+}
+
+/// Of rows as [`FIND`] gives them, for each source and grouping key the one that a new alert may join.
+pub(crate) fn latest(rows: Vec<(String, String, String)>) -> Result<HashMap<(String, String), Incident>, Error> {
+    let mut latest: HashMap<(String, String), Incident> = HashMap::new();
+    let rank = |incident: &Incident| (incident.state.is_open(), incident.resolved.as_ref().map(|(at, _)| *at), incident.number);
+    for (_, id, doc) in rows {
+        let incident: Incident = from_doc("incidents", id, &doc)?;
+        let key = (incident.source.clone(), incident.group_key.clone());
+        match latest.get(&key) {
+            Some(other) if rank(other) >= rank(&incident) => {}
+            _ => drop(latest.insert(key, incident)),
+        }
+    }
+    Ok(latest)
 }
 
 /// What a title is found by.

@@ -1,14 +1,14 @@
-//! Obligations: enqueued with the change that makes them, claimed for a while, finished once.
+//! Obligations: claimed for a while, finished once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::id::JobId;
-use domain::job::{Job, NewJob, Urgency};
+use domain::job::{Job, Urgency};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::codec::{clean, from_doc, id, micros, time, to_doc};
+use crate::codec::{clean, from_doc, id, micros, time};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
@@ -29,104 +29,30 @@ const DUE_NOW: &str = "due_at = case when due_at > $now then $now else due_at en
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
 impl Tx {
-    /// Adds jobs. One that waits already under its kind and key is joined: the sooner time and the newer payload stay. One that is being carried
-    /// out will be carried out again, at the new time.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn enqueue(&mut self, jobs: &[NewJob]) -> Result<(), Error> {
-        self.enqueue_and_claim(jobs, SignedDuration::ZERO, |_| false).await.map(drop)
-    }
-
-    /// The same; and those that `take` says yes to are ours for `lease` from the start, as if claimed, unless one waited already. They come back.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn enqueue_and_claim(
-        &mut self,
-        jobs: &[NewJob],
-        lease: SignedDuration,
-        mut take: impl FnMut(&NewJob) -> bool,
-    ) -> Result<Vec<Job>, Error> {
-        let now = self.core.clock.now();
-        let mut unique: HashMap<(&str, &str), NewJob> = HashMap::new();
-        let mut order = Vec::new();
-        for job in jobs {
-            let key = (job.kind, job.key.as_str());
-            match unique.get_mut(&key) {
-                Some(same) => *same = NewJob { due_at: same.due_at.min(job.due_at), urgency: same.urgency.min(job.urgency), ..job.clone() },
-                None => {
-                    unique.insert(key, job.clone());
-                    order.push(key);
-                }
-            }
-        }
-        // One order for all, so that two transactions with the same jobs do not wait for each other.
-        order.sort_unstable();
-        let mut rows = Vec::with_capacity(order.len());
-        for key in order {
-            let Some(job) = unique.get(&key) else { continue };
-            rows.push((JobId::new(now), job, to_doc(&job.payload)?, take(job)));
-        }
-        let (instance, start, until) = (self.core.instance.clone(), self.core.start.to_string(), after(micros(now), lease));
-        let stored: Vec<(String,)> = rows_of!(
-            self,
-            "insert into jobs (id, kind, key, urgency, due_at, payload, created_at, state, claim, claimed_revision, instance, start_id, lease_until) ",
-            rows,
-            |b, r| b
-                .push_bind(r.0.to_string())
-                .push_bind(r.1.kind)
-                .push_bind(clean(&r.1.key))
-                .push_bind(r.1.urgency.rank())
-                .push_bind(micros(r.1.due_at))
-                .push_bind(&r.2)
-                .push_bind(micros(now))
-                .push_bind(if r.3 { "claimed" } else { "waiting" })
-                .push_bind(i64::from(r.3))
-                .push_bind(i64::from(r.3))
-                .push_bind(r.3.then_some(&instance))
-                .push_bind(r.3.then_some(&start))
-                .push_bind(r.3.then_some(until)),
-            " on conflict (kind, key) where state <> 'dead' do update set \
-             due_at = case when jobs.state = 'claimed' and jobs.revision = jobs.claimed_revision then excluded.due_at \
-             when excluded.due_at < jobs.due_at then excluded.due_at else jobs.due_at end, \
-             urgency = case when excluded.urgency < jobs.urgency then excluded.urgency else jobs.urgency end, \
-             payload = excluded.payload, revision = jobs.revision + 1 returning id"
-        );
-        // One that joined another goes by that one's id.
-        let stored: HashSet<String> = stored.into_iter().map(|(id,)| id).collect();
-        let ours = rows.iter().filter(|(id, _, _, ours)| *ours && stored.contains(&id.to_string()));
-        let ours: Vec<Job> = ours
-            .map(|(id, job, _, _)| Job {
-                id: *id,
-                kind: job.kind.to_owned(),
-                key: job.key.clone(),
-                payload: job.payload.clone(),
-                attempts: 0,
-                due_at: job.due_at,
-                claim: 1,
-                revision: 1,
-            })
-            .collect();
-        if ours.len() < rows.len() {
-            self.changed(Change::Jobs);
-        }
-        Ok(ours)
-    }
-
     /// A claimed job is done. It is deleted, or waits again if a newer one of its key came meanwhile.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the claim is no longer ours: what this transaction did must not last.
     pub async fn finish_job(&mut self, job: &Job) -> Result<(), Error> {
+        let deleted = self.delete_jobs(&[job]).await?;
+        if deleted.is_empty() { self.give_back(job).await } else { Ok(()) }
+    }
+
+    /// Deletes those of these claimed jobs that are ours and have no newer one; gives their ids.
+    pub(crate) async fn delete_jobs(&mut self, jobs: &[&Job]) -> Result<HashSet<String>, Error> {
         let deleted: Vec<(String,)> = rows_of!(
             self,
             "delete from jobs where id in (select j.id from (",
-            [job],
+            jobs,
             |b, job| b.push_bind(job.id.to_string()).push_bind(job.claim).push_bind(job.revision),
             ") v join jobs j on j.id = v.column1 and j.claim = v.column2 and j.revision = v.column3 and j.state = 'claimed') returning id"
         );
-        if deleted.len() == 1 { Ok(()) } else { self.free(job, None, 0, "").await }
+        Ok(deleted.into_iter().map(|(id,)| id).collect())
+    }
+
+    /// A claimed job is done and a newer one of its key came meanwhile.
+    pub(crate) async fn give_back(&mut self, job: &Job) -> Result<(), Error> {
+        self.free(job, None, 0, "").await
     }
 
     /// Gives a claimed job back. Where a newer one came meanwhile, that one's time holds and attempts are counted afresh; that there was one is
@@ -163,11 +89,11 @@ impl Tx {
         next.map(|due| time("jobs", "next", due)).transpose()
     }
 
-    async fn claim(&mut self, limit: i64, lease: SignedDuration, now: i64) -> Result<Vec<Job>, Error> {
+    async fn claim(&mut self, due: &[i64], limit: i64, lease: SignedDuration, now: i64) -> Result<Vec<Job>, Error> {
         let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
         let lock = self.lock(" for update skip locked");
         let mut jobs = Vec::new();
-        for urgency in URGENCIES {
+        for urgency in due {
             let rest = limit - i64::try_from(jobs.len()).unwrap_or(limit);
             if rest <= 0 {
                 break;
@@ -180,7 +106,7 @@ impl Tx {
                  returning id, kind, key, payload, attempts, due_at, claim, revision"
             );
             let found: Vec<Claimed> =
-                rows!(self, sqlx::AssertSqlSafe(sql.as_str()), &instance, &start, after(now, lease), urgency.rank(), now, rest);
+                rows!(self, sqlx::AssertSqlSafe(sql.as_str()), &instance, &start, after(now, lease), *urgency, now, rest);
             let mut claimed = Vec::with_capacity(found.len());
             for (text, kind, key, payload, attempts, due_at, claim, revision) in found {
                 claimed.push(Job {
@@ -227,19 +153,15 @@ impl Tx {
         Ok(claims.into_iter().filter(over).map(|(id, claim, _)| (id, claim)).collect())
     }
 
-    async fn any_due(&mut self, now: i64) -> Result<bool, Error> {
-        for urgency in URGENCIES {
-            let due: Option<(i64,)> = row!(
-                self,
-                "select due_at from jobs where state = 'waiting' and urgency = $1 and due_at <= $2 limit 1",
-                urgency.rank(),
-                now
-            );
-            if due.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Which urgencies have something due, by rank.
+    async fn due(&mut self, now: i64) -> Result<Vec<i64>, Error> {
+        let found: Vec<(i64,)> = rows!(
+            self,
+            "select cast(k.column1 as bigint) from (values (0), (1), (2), (3)) k \
+             where exists (select 1 from jobs where state = 'waiting' and urgency = k.column1 and due_at <= $1) order by 1",
+            now
+        );
+        Ok(found.into_iter().map(|(rank,)| rank).collect())
     }
 
     /// Refuses with [`Error::Conflict`] unless this job is still claimed by us under this number, and keeps it so until this transaction ends:
@@ -267,14 +189,18 @@ impl Store {
             return Ok(Vec::new());
         }
         // Looking does not disturb the writer.
-        let mut look = self.read().await?;
+        let mut look = self.glance().await?;
         let now = look.db_now().await?;
         let shared = look.is_postgres() && (!self.core.server_time || self.core.sightings.is_time(LOOK));
         let over = if shared { look.lapsed(now, lease).await? } else { Vec::new() };
-        if over.is_empty() && !look.any_due(now).await? {
+        let mut due = look.due(now).await?;
+        drop(look);
+        if over.is_empty() && due.is_empty() {
             return Ok(Vec::new());
         }
-        drop(look);
+        if !over.is_empty() {
+            due = URGENCIES.map(Urgency::rank).into();
+        }
         let mut tx = self.core.begin(Line::Other).await?;
         for (id, claim) in over {
             let sql = format!("update jobs set {FREED}, {DUE_NOW} where id = $1 and claim = $2 and state = 'claimed' and start_id <> $4");
@@ -286,7 +212,7 @@ impl Store {
                 tracing::warn!(job = id, "the process that had claimed a job is silent: it is free again");
             }
         }
-        let jobs = tx.claim(limit, lease, now).await?;
+        let jobs = tx.claim(&due, limit, lease, now).await?;
         tx.commit().await?;
         Ok(jobs)
     }
@@ -392,6 +318,6 @@ impl Core {
     }
 }
 
-fn after(now: i64, span: SignedDuration) -> i64 {
+pub(crate) fn after(now: i64, span: SignedDuration) -> i64 {
     now.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX))
 }

@@ -17,6 +17,8 @@ mod codec;
 mod cut;
 mod deliveries;
 mod depths;
+mod ends;
+mod enqueue;
 mod epoch;
 mod error;
 mod events;
@@ -34,6 +36,7 @@ mod link;
 mod locks;
 mod open;
 mod postgres;
+mod preload;
 mod prune;
 mod relay;
 mod reports;
@@ -55,11 +58,14 @@ use std::sync::Arc;
 
 use domain::id::{IncidentId, RunId};
 
+pub use accept::Decider;
 pub use audit::AuditFilter;
 pub use cards::{CardParts, CardPost};
 pub use chain::Place;
 pub use cut::{AuditPruned, Signature};
 pub use depths::Depths;
+pub use ends::Did;
+pub use enqueue::Take;
 pub use epoch::NewEpoch;
 pub use error::Error;
 pub use events::DeadLetter;
@@ -67,6 +73,7 @@ pub use follow::Step;
 pub use heartbeats::HeartbeatRow;
 pub use incidents::IncidentFilter;
 pub use inspect::{Inspection, inspect};
+
 pub use lifecycle::JOB as LIFECYCLE_JOB;
 pub use open::{Backend, Options};
 pub use prune::{Aging, Pruned};
@@ -81,6 +88,7 @@ pub use tx::Tx;
 pub struct Store {
     core: Arc<open::Core>,
     intake: accept::Intake,
+    ends: ends::Ends,
 }
 
 /// What a committed transaction changed, for those who wait for it. A hint: whoever listens still asks the database, and asks it now

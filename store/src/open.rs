@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use domain::audit::AuditKeys;
@@ -19,7 +19,7 @@ use crate::screens::Screens;
 use crate::sight::Sightings;
 use crate::sqlite::SqliteFile;
 use crate::tx::{Conn, Tx};
-use crate::{Change, Error, Store, accept};
+use crate::{Change, Error, Store, accept, ends};
 
 /// What a store needs to know.
 #[derive(Clone)]
@@ -69,6 +69,8 @@ pub(crate) struct Core {
     pub(crate) screens: Arc<Screens>,
     /// The last incident number that was given out, on SQLite, where nobody else gives any.
     pub(crate) last_number: Mutex<Option<i64>>,
+    /// Who decides what comes in at once.
+    pub(crate) decider: Mutex<Option<Weak<dyn accept::Decider>>>,
     durability: String,
 }
 
@@ -117,6 +119,7 @@ impl Store {
             publishes: AtomicBool::new(false),
             screens: Arc::default(),
             last_number: Mutex::default(),
+            decider: Mutex::default(),
             durability,
         });
         // A name that a living process has as well says nothing about whose claims those are.
@@ -134,8 +137,8 @@ impl Store {
             };
             let _set_once = core.link.set(Link::start(ends, ear, host));
         }
-        let intake = accept::Intake::start(core.clone(), options.max_waiting);
-        Ok(Self { core, intake })
+        let (intake, ends) = (accept::Intake::start(core.clone(), options.max_waiting), ends::Ends::start(core.clone()));
+        Ok(Self { core, intake, ends })
     }
 
     /// Opens the store only to look at it, beside a server that has it open or without one: nothing is changed, no tables are brought up to
@@ -163,10 +166,11 @@ impl Store {
             publishes: AtomicBool::new(false),
             screens: Arc::default(),
             last_number: Mutex::default(),
+            decider: Mutex::default(),
             durability: "opened to read only".to_owned(),
         });
-        let intake = accept::Intake::start(core.clone(), options.max_waiting);
-        let store = Self { core, intake };
+        let (intake, ends) = (accept::Intake::start(core.clone(), options.max_waiting), ends::Ends::start(core.clone()));
+        let store = Self { core, intake, ends };
         store.read().await?.is_of_this_version().await?;
         Ok(store)
     }
@@ -237,6 +241,17 @@ impl Store {
     /// [`Error::Unavailable`].
     pub async fn read(&self) -> Result<Tx, Error> {
         self.core.read().await
+    }
+
+    /// For one question: a look without a transaction, which on SQLite would be a trip of its own. Several statements may see different states.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn glance(&self) -> Result<Tx, Error> {
+        match &self.core.database {
+            Database::Sqlite(file) => Ok(Tx::new(self.core.clone(), Conn::Sqlite(file.glance().await?), false)),
+            Database::Postgres(_) => self.read().await,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
@@ -48,6 +49,8 @@ pub(crate) enum SqliteTx {
         line: Line,
     },
     Reader(Transaction<'static, Sqlite>),
+    /// Without a transaction: every statement sees what is there by then.
+    Glance(PoolConnection<Sqlite>),
 }
 
 impl SqliteFile {
@@ -120,6 +123,10 @@ impl SqliteFile {
         Ok(SqliteTx::Reader(self.readers.begin().await?))
     }
 
+    pub(crate) async fn glance(&self) -> Result<SqliteTx, Error> {
+        Ok(SqliteTx::Glance(self.readers.acquire().await?))
+    }
+
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         sqlx::query("select 1").execute(&self.readers).await?;
         Ok(())
@@ -143,7 +150,7 @@ impl SqliteTx {
     pub(crate) async fn settle(&mut self) -> sqlx::Result<()> {
         match self {
             Self::Writer { writer, .. } => writer.settle().await,
-            Self::Reader(_) => Ok(()),
+            Self::Reader(_) | Self::Glance(_) => Ok(()),
         }
     }
 
@@ -151,7 +158,7 @@ impl SqliteTx {
     pub(crate) fn later(&mut self) -> Option<&mut Later> {
         match self {
             Self::Writer { writer, .. } => Some(&mut writer.later),
-            Self::Reader(_) => None,
+            Self::Reader(_) | Self::Glance(_) => None,
         }
     }
 
@@ -163,6 +170,7 @@ impl SqliteTx {
                 Ok((later.before(conn, sql).await?, conn))
             }
             Self::Reader(tx) => Ok((sql.into_sql_str(), tx)),
+            Self::Glance(conn) => Ok((sql.into_sql_str(), conn)),
         }
     }
 
@@ -178,6 +186,7 @@ impl SqliteTx {
                 ride(done, &gate, &all).await
             }
             Self::Reader(tx) => Ok(tx.commit().await?),
+            Self::Glance(_) => Ok(()),
         }
     }
 }
@@ -189,6 +198,7 @@ impl Deref for SqliteTx {
         match self {
             Self::Writer { writer, .. } => &writer.conn,
             Self::Reader(tx) => tx,
+            Self::Glance(conn) => conn,
         }
     }
 }
@@ -198,6 +208,7 @@ impl DerefMut for SqliteTx {
         match self {
             Self::Writer { writer, .. } => &mut writer.conn,
             Self::Reader(tx) => tx,
+            Self::Glance(conn) => conn,
         }
     }
 }

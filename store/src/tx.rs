@@ -222,4 +222,22 @@ macro_rules! rows_of {
     }};
 }
 
-pub(crate) use {ask, ask_rows, exec, exec_rows, on, row, rows, rows_of};
+/// All rows of a statement that `$push` puts together, as tuples: what waits for it on SQLite goes with it.
+macro_rules! rows_built {
+    ($tx:expr, |$sql:ident| $push:expr) => {
+        match &mut $tx.conn {
+            $crate::tx::Conn::Sqlite(tx) => {
+                let mut $sql = tx.later().map($crate::later::Later::take).unwrap_or_default();
+                $push;
+                async { Ok::<_, $crate::Error>($sql.build_query_as().fetch_all(&mut **tx).await?) }.await
+            }
+            $crate::tx::Conn::Postgres(tx) => $crate::tx::ask!(tx, conn => {
+                let mut $sql = sqlx::QueryBuilder::default();
+                $push;
+                $sql.build_query_as().fetch_all(conn).await
+            }),
+        }?
+    };
+}
+
+pub(crate) use {ask, ask_rows, exec, exec_rows, on, row, rows, rows_built, rows_of};

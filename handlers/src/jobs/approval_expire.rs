@@ -77,7 +77,7 @@ pub(crate) async fn supersede(batch: &mut Batch<'_>, approval: &Approval, run: &
             if run.state == RunState::AwaitingApproval {
                 let expected = run.version;
                 run.version += 1;
-                batch.tx.put_run(run, expected).await?;
+                batch.put_run(run, expected).await?;
             } else {
                 runs::put_state(batch, run, RunState::AwaitingApproval, Some("the plan changed".to_owned())).await?;
             }

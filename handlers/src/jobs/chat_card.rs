@@ -6,10 +6,11 @@ use domain::card::Card;
 use domain::chat::{Chat, ChatError};
 use domain::id::IncidentId;
 use domain::job::Job as Row;
-use store::CardPost;
+use store::{CardPost, Did};
 
 use super::{Done, Job, JobError, field};
 use crate::Cx;
+use crate::cards::card_for;
 
 pub(crate) struct ChatCard;
 
@@ -33,10 +34,7 @@ impl Job for ChatCard {
             // Without a token for the platform the console still shows everything.
             return Ok(Done::Finished);
         };
-        let mut tx = cx.store.read().await?;
-        let Some(card) = crate::card_of(cx, &mut tx, id, &channel.platform, &channel.id).await? else { return Ok(Done::Finished) };
-        let posted = tx.card(id, &name).await?;
-        drop(tx);
+        let Some((card, posted)) = card_for(cx, row.id, id, &name, channel).await? else { return Ok(Done::Finished) };
         let urgent = !card.state.is_open() || card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some());
         if posted.as_ref().is_none_or(|post| post.posted_version < card.version) {
             let now = cx.clock.now();
@@ -47,7 +45,7 @@ impl Job for ChatCard {
         }
         match posted {
             Some(CardPost { posted_version, .. }) if posted_version >= card.version => Ok(Done::Finished),
-            Some(post @ CardPost { message: Some(_), .. }) => update(cx, row, chat.as_ref(), post, &card).await,
+            Some(post @ CardPost { message: Some(_), .. }) => update(cx, chat.as_ref(), post, &card).await,
             other => post(cx, row, chat.as_ref(), other, (&name, &channel.id), &card).await,
         }
     }
@@ -82,7 +80,7 @@ async fn post(
             Err(error) => {
                 // A later job of this card has another id: it must look under this one.
                 if matches!(error, ChatError::Retry(_) | ChatError::Ambiguous(_)) {
-                    put(cx, &row).await?;
+                    cx.store.did(Did::Card(row)).await?;
                 }
                 return Err(as_job_error(cx, error));
             }
@@ -90,10 +88,10 @@ async fn post(
     };
     row.message = Some(place.message);
     row.posted_version = card.version;
-    finish(cx, job, &row).await
+    Ok(Done::Did(Did::Card(row)))
 }
 
-async fn update(cx: &Cx, job: &Row, chat: &dyn Chat, mut row: CardPost, card: &Card) -> Result<Done, JobError> {
+async fn update(cx: &Cx, chat: &dyn Chat, mut row: CardPost, card: &Card) -> Result<Done, JobError> {
     let place = Place { channel: row.channel_id.clone(), message: row.message.clone().unwrap_or_default() };
     match chat.update_card(&place, card).await {
         Ok(()) => row.posted_version = card.version,
@@ -101,38 +99,12 @@ async fn update(cx: &Cx, job: &Row, chat: &dyn Chat, mut row: CardPost, card: &C
             // Somebody deleted it: the next attempt posts a new one.
             row.message = None;
             row.delivery = domain::id::uuid_at(cx.clock.now()).simple().to_string();
-            put(cx, &row).await?;
+            cx.store.did(Did::Card(row)).await?;
             return Ok(Done::Again(cx.clock.now()));
         }
         Err(error) => return Err(as_job_error(cx, error)),
     }
-    finish(cx, job, &row).await
-}
-
-/// Stores what the card shows now, and in the same transaction that the job is done.
-async fn finish(cx: &Cx, job: &Row, row: &CardPost) -> Result<Done, JobError> {
-    let mut tx = cx.store.begin().await?;
-    tx.put_card(row).await?;
-    match tx.finish_job(job).await {
-        Ok(()) => {
-            tx.commit().await?;
-            Ok(Done::Stored)
-        }
-        Err(store::Error::Conflict) => {
-            // Somebody else has the job by now. What the platform shows is true all the same.
-            tx.rollback().await?;
-            put(cx, row).await?;
-            Ok(Done::Finished)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn put(cx: &Cx, row: &CardPost) -> Result<(), JobError> {
-    let mut tx = cx.store.begin().await?;
-    tx.put_card(row).await?;
-    tx.commit().await?;
-    Ok(())
+    Ok(Done::Did(Did::Card(row)))
 }
 
 /// What a platform's answer means for a job.

@@ -10,6 +10,7 @@ use domain::job::Job as Row;
 use domain::text::{clean_block, shorten};
 use domain::timeline::Entry;
 use jiff::SignedDuration;
+use store::Did;
 
 use super::chat_card::as_job_error;
 use super::{Done, Job, JobError, field};
@@ -37,12 +38,10 @@ impl Job for ChatThread {
         let rules = cx.rules.load_full();
         let Some(channel) = rules.channels.get(&name) else { return Ok(Done::Finished) };
         let Some(chat) = cx.chat(&channel.platform) else { return Ok(Done::Finished) };
-        let mut tx = cx.store.read().await?;
-        let Some(card) = tx.card(id, &name).await? else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
-        let Some(message) = card.message.clone() else { return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(2))) };
-        let entries = tx.timeline(id, MOST_ENTRIES).await?;
-        drop(tx);
-        let fresh: Vec<(i64, Entry)> = entries.into_iter().filter(|(seq, _)| *seq > card.told).collect();
+        // Before the card is posted there is no thread.
+        let later = cx.clock.now() + SignedDuration::from_secs(2);
+        let Some((card, fresh)) = cx.store.glance().await?.untold(id, &name, MOST_ENTRIES).await? else { return Ok(Done::Again(later)) };
+        let Some(message) = card.message.clone() else { return Ok(Done::Again(later)) };
         let Some((last, message_text)) = compose(&fresh) else { return Ok(Done::Finished) };
         if let Err(at) = cx.wake.pace.take(chat.as_ref(), false, cx.clock.now()) {
             return Ok(Done::Again(at));
@@ -50,11 +49,12 @@ impl Job for ChatThread {
         let place = Place { channel: card.channel_id.clone(), message };
         let delivery = format!("{}-{last}", card.delivery);
         chat.post_thread(&place, &message_text, &delivery).await.map_err(|error| as_job_error(cx, error))?;
-        let mut tx = cx.store.begin().await?;
-        tx.set_told(id, &name, last).await?;
-        tx.commit().await?;
-        let more = fresh.last().is_some_and(|(seq, _)| *seq > last);
-        Ok(if more { Done::Again(cx.clock.now() + SignedDuration::from_secs(1)) } else { Done::Finished })
+        let told = Did::Told { incident: id, channel: name, upto: last };
+        if fresh.last().is_some_and(|(seq, _)| *seq > last) {
+            cx.store.did(told).await?;
+            return Ok(Done::Again(cx.clock.now() + SignedDuration::from_secs(1)));
+        }
+        Ok(Done::Did(told))
     }
 }
 

@@ -22,12 +22,12 @@ pub(crate) trait Job: Send + Sync {
 }
 
 /// How a job ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Done {
     /// It is over.
     Finished,
-    /// It is over, and that is stored already.
-    Stored,
+    /// It is over, and did this.
+    Did(store::Did),
     /// It wants to be carried out again at this time: that is no failure.
     Again(Timestamp),
 }

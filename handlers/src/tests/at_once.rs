@@ -1,11 +1,16 @@
 //! What follows a decision begins with its commit, and whatever breaks in between is done again without being done twice.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::action::{Action, ActionCatalogue};
+use domain::event::NewEvent;
 use domain::event::Status::Firing;
 use domain::id::IncidentId;
 use jiff::SignedDuration;
 use serde_json::json;
+
+use store::Take;
 
 use super::world::{Script, World};
 use crate::Worker;
@@ -86,11 +91,61 @@ async fn claims_that_nobody_holds_are_found() {
         payload: json!({ "incident": incident, "what": "quiet" }),
     };
     let mut tx = world.cx.store.begin().await.unwrap();
-    assert_eq!(tx.enqueue_and_claim(&[job], LEASE, |_| true).await.unwrap().len(), 1);
+    assert_eq!(tx.enqueue_and_claim(&[job], LEASE, |_| Take::Unless).await.unwrap().len(), 1);
     tx.commit().await.unwrap();
     let worker = tokio::spawn(Worker::new(world.cx.clone()).run());
     world.until("it is carried out", async || world.cx.store.claims().await.unwrap().is_empty()).await;
     assert_eq!(world.cx.store.read().await.unwrap().depths().await.unwrap().jobs_dead, 0);
+    world.cx.wake.stop();
+    worker.await.unwrap();
+}
+
+/// An action library that is broken: whoever looks something up in it panics.
+struct Broken;
+
+impl ActionCatalogue for Broken {
+    fn get(&self, name: &str) -> Option<&dyn Action> {
+        panic!("looking up {name}")
+    }
+
+    fn all(&self) -> Vec<&dyn Action> {
+        Vec::new()
+    }
+}
+
+/// While the worker keeps up, an alert is decided before its sender hears that it was accepted. What cannot be decided is accepted all the same, holds
+/// up nothing else, and ends in the dead letters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alert_is_decided_where_it_is_stored_and_its_failure_is_not_the_senders() {
+    let mut world = World::new("approve").await;
+    world.cx.actions = Arc::new(Broken);
+    let worker = tokio::spawn(Worker::new(world.cx.clone()).run());
+    let heard = async |name: &str| {
+        let key = ("am".to_owned(), name.to_owned());
+        !world.cx.store.begin().await.unwrap().alerts(&[key]).await.unwrap().is_empty()
+    };
+    let harmless = async |n: usize| {
+        let mut sighting = world.sighting(&format!("s{n}"), Firing);
+        sighting.labels.insert("alertname".to_owned(), "Other".to_owned());
+        world.store_only(sighting).await;
+        heard(&format!("f-s{n}")).await
+    };
+    // The worker has to have looked once.
+    let mut tried = 0;
+    while !harmless(tried).await {
+        tried += 1;
+        assert!(tried < 1000, "nothing is decided where it is stored");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let seq = world.accept(NewEvent::sighting("am", world.sighting("api", Firing))).await;
+    world.until("what comes after it is decided", async || harmless(2000).await || heard("f-s2000").await).await;
+    world
+        .until("it is set aside", async || {
+            world.clock.advance(SignedDuration::from_secs(20));
+            world.cx.store.read().await.unwrap().dead_letters(10).await.unwrap().iter().any(|letter| letter.seq == seq)
+        })
+        .await;
+    assert!(harmless(3000).await || heard("f-s3000").await, "and the worker lives");
     world.cx.wake.stop();
     worker.await.unwrap();
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::make::{NASTY, job};
 use super::{World, on_both};
-use crate::{Backend, Change, Error, Store};
+use crate::{Backend, Change, Error, Store, Take};
 
 const LEASE: SignedDuration = SignedDuration::from_secs(15);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
@@ -153,10 +153,10 @@ on_both! {
         enqueue(&store, &[job("card", "old", world.now())]).await;
         let jobs = [job("card", "new", world.now()), job("card", "old", world.now()), job("card", "left", world.now())];
         let mut tx = store.begin().await.unwrap();
-        drop(tx.enqueue_and_claim(&jobs, LEASE, |_| true).await.unwrap());
+        drop(tx.enqueue_and_claim(&jobs, LEASE, |_| Take::Unless).await.unwrap());
         drop(tx);
         let mut tx = store.begin().await.unwrap();
-        let [new]: [Job; 1] = tx.enqueue_and_claim(&jobs, LEASE, |job| job.key != "left").await.unwrap().try_into().unwrap();
+        let [new]: [Job; 1] = tx.enqueue_and_claim(&jobs, LEASE, |job| if job.key == "left" { Take::Leave } else { Take::Unless }).await.unwrap().try_into().unwrap();
         tx.commit().await.unwrap();
         assert_eq!((new.key.as_str(), &new.payload, new.due_at, new.attempts), ("new", &json!({ "key": "new" }), world.now(), 0));
         assert_eq!(store.renew_jobs(&[(new.id, new.claim)], LEASE).await.unwrap(), [new.id]);
@@ -176,7 +176,7 @@ on_both! {
     async fn claims_that_nobody_holds_are_freed_and_the_attempt_counts(world) {
         let store = world.open("a").await;
         let mut tx = store.begin().await.unwrap();
-        let [mine]: [Job; 1] = tx.enqueue_and_claim(&[job("card", "k", world.now())], LEASE, |_| true).await.unwrap().try_into().unwrap();
+        let [mine]: [Job; 1] = tx.enqueue_and_claim(&[job("card", "k", world.now())], LEASE, |_| Take::Unless).await.unwrap().try_into().unwrap();
         tx.commit().await.unwrap();
         assert_eq!(store.claims().await.unwrap(), [(mine.id, mine.claim)]);
         store.free_jobs(&[(mine.id, mine.claim + 1)]).await.unwrap();

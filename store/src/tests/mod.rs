@@ -1,8 +1,10 @@
 //! The conformance suite: every test runs on SQLite and on a real PostgreSQL.
 
 mod aging;
+mod at_once;
 mod chain;
 mod cut;
+mod ends;
 mod events;
 mod incidents;
 mod jobs;

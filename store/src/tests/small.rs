@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::make::NASTY;
 use super::on_both;
-use crate::{CardPost, Error, HeartbeatRow, SessionRow, Store, TokenRow};
+use crate::{CardPost, Did, Error, HeartbeatRow, SessionRow, Store, TokenRow};
 
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -36,8 +36,11 @@ on_both! {
         card.posted_version = 5;
         tx.put_card(&card).await.unwrap();
         tx.put_card(&CardPost { posted_version: 3, ..card.clone() }).await.unwrap();
-        tx.set_told(incident, "ops", 7).await.unwrap();
-        tx.set_told(incident, "ops", 6).await.unwrap();
+        tx.commit().await.unwrap();
+        for upto in [7, 6] {
+            store.did(Did::Told { incident, channel: "ops".to_owned(), upto }).await.unwrap();
+        }
+        let mut tx = store.begin().await.unwrap();
         card.told = 7;
         assert_eq!(tx.card(incident, "ops").await.unwrap(), Some(card.clone()), "an older state does not replace a newer one");
         assert_eq!(tx.card_at("slack", "C1", "1.2").await.unwrap(), Some(card.clone()));

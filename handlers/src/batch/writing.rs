@@ -1,0 +1,160 @@
+//! The end of a batch: everything that was decided is written, committed, and what follows at once is begun.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use domain::alert::Alert;
+use domain::composing::CARD_ALERTS;
+use domain::id::IncidentId;
+use domain::incident::Incident;
+use domain::job::{NewJob, Urgency};
+use domain::run::Run;
+use domain::timeline::EntryKind;
+use jiff::Timestamp;
+use serde_json::json;
+use store::{CardParts, Take};
+
+use super::{Batch, FOLD_ABOVE, Held};
+use crate::claim::LEASE;
+use crate::hands::Taken;
+
+/// The kind of the jobs that keep cards current.
+const CARD: &str = "chat.card";
+/// Changes of a card within this time are told in one edit.
+const GATHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+impl Batch<'_> {
+    /// Writes everything and commits.
+    pub(crate) async fn commit(mut self) -> Result<(), store::Error> {
+        self.flush_incidents().await?;
+        self.flush_alerts().await?;
+        self.unfold();
+        if !self.entries.is_empty() {
+            self.tx.tell(&self.entries).await?;
+        }
+        self.tx.audit_all(&self.audits).await?;
+        let jobs: Vec<NewJob> = std::mem::take(&mut self.jobs).into_values().collect();
+        if jobs.is_empty() {
+            return self.tx.commit().await;
+        }
+        let hands = &self.cx.wake.hands;
+        let (asked, mut slots) = (Instant::now(), HashMap::new());
+        let take = |job: &NewJob| {
+            let slot = if job.due_at <= self.now { hands.take(job.kind) } else { None };
+            let first = self.first.contains(&(job.kind, job.key.clone()));
+            let claim = if slot.is_none() {
+                Take::Leave
+            } else if first {
+                Take::First
+            } else {
+                Take::Unless
+            };
+            slots.extend(slot.map(|slot| ((job.kind.to_owned(), job.key.clone()), slot)));
+            claim
+        };
+        let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
+        let mut known = if ours.iter().any(|row| row.kind == CARD) { self.known_cards() } else { HashMap::new() };
+        self.tx.commit().await?;
+        for row in ours {
+            if let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) {
+                if let Some(parts) = known.remove(&row.key).filter(|_| row.kind == CARD) {
+                    self.cx.wake.known.put(row.id, parts);
+                }
+                hands.give(Taken { row, asked, slot });
+            }
+        }
+        Ok(())
+    }
+
+    /// What the cards of new incidents show, by their jobs' keys.
+    fn known_cards(&self) -> HashMap<String, CardParts> {
+        let mut alerts: HashMap<Option<IncidentId>, Vec<&Alert>> = HashMap::new();
+        for alert in self.alerts.values() {
+            alerts.entry(alert.incident).or_default().push(alert);
+        }
+        let mut known = HashMap::new();
+        for Held { now: incident, .. } in self.incidents.values().filter(|held| held.stored.is_none()) {
+            let alerts = alerts.get(&Some(incident.id)).into_iter().flatten().copied().cloned().collect();
+            let runs: Vec<Run> = self.runs.iter().filter(|run| run.incident == Some(incident.id)).cloned().collect();
+            let approvals = self.approvals.iter().filter(|one| one.incident == Some(incident.id)).cloned().collect();
+            let mut parts = CardParts::new(incident.clone(), alerts, runs, approvals, None);
+            parts.alerts.truncate(CARD_ALERTS);
+            known.extend(incident.channels.iter().map(|channel| (format!("{}/{channel}", incident.id), parts.clone())));
+        }
+        known
+    }
+
+    async fn flush_alerts(&mut self) -> Result<(), store::Error> {
+        let mut dirty: Vec<&Alert> = self.dirty_alerts.keys().filter_map(|key| self.alerts.get(key)).collect();
+        // In key order, so that two transactions on PostgreSQL never wait for each other.
+        dirty.sort_by(|a, b| (&a.source, &a.fingerprint).cmp(&(&b.source, &b.fingerprint)));
+        let dirty: Vec<Alert> = dirty.into_iter().cloned().collect();
+        if dirty.is_empty() { Ok(()) } else { self.tx.put_alerts(&dirty).await }
+    }
+
+    async fn flush_incidents(&mut self) -> Result<(), store::Error> {
+        let mut changed: Vec<&Held> = self.incidents.values().filter(|held| held.stored != Some(held.now.version)).collect();
+        changed.sort_by_key(|held| held.now.id);
+        let mut cards = Vec::new();
+        let new: Vec<&Incident> = changed.iter().filter(|held| held.stored.is_none()).map(|held| &held.now).collect();
+        self.tx.insert_incidents(&new).await?;
+        for held in changed {
+            if let Some(version) = held.stored {
+                self.tx.put_incident(&held.now, version).await?;
+            }
+            let first = self.urgent.contains(&held.now.id) || !held.now.state.is_open();
+            let urgency = if first { Urgency::Action } else { Urgency::Tell };
+            // A card that stands already waits a moment for what comes next, unless somebody waits for it.
+            let due_at = if first || held.stored.is_none() { self.now } else { self.now + GATHER };
+            let jobs = held.now.channels.iter().map(|channel| card_job(held.now.id, channel, urgency, due_at));
+            cards.extend(jobs.map(|job| (held.stored.is_none(), job)));
+        }
+        for (first, job) in cards {
+            if first { self.first_job(job) } else { self.job(job) }
+        }
+        let told: Vec<IncidentId> = self.entries.iter().map(|entry| entry.incident).chain(self.folded.keys().map(|(id, _)| *id)).collect();
+        for id in told {
+            let Some(incident) = self.incident(id).await? else { continue };
+            for channel in &incident.channels {
+                self.job(thread_job(id, channel, self.now));
+            }
+        }
+        Ok(())
+    }
+
+    fn unfold(&mut self) {
+        for ((incident, fired), folded) in std::mem::take(&mut self.folded) {
+            let verb = if fired { "firing" } else { "resolved" };
+            if folded.count <= FOLD_ABOVE {
+                for text in folded.first {
+                    self.tell(incident, EntryKind::Alert, None, format!("{verb}: {text}"));
+                }
+            } else {
+                let first = folded.first.join(" · ");
+                let more = folded.count - folded.first.len();
+                self.tell(incident, EntryKind::Alert, None, format!("{} alerts {verb}: {first} · and {more} more", folded.count));
+            }
+        }
+    }
+}
+
+fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, due_at: Timestamp) -> NewJob {
+    NewJob {
+        kind: CARD,
+        key: format!("{incident}/{channel}"),
+        due_at,
+        urgency,
+        payload: json!({ "incident": incident, "channel": channel }),
+    }
+}
+
+fn thread_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {
+    NewJob {
+        kind: "chat.thread",
+        key: format!("{incident}/{channel}"),
+        // Entries of the next moment go into the same message.
+        due_at: now + jiff::SignedDuration::from_secs(1),
+        urgency: Urgency::Upkeep,
+        payload: json!({ "incident": incident, "channel": channel }),
+    }
+}
