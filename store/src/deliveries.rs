@@ -92,7 +92,7 @@ impl Tx {
     ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
         let all: Vec<(&Prepared, &Row)> =
             batch.iter().flat_map(|delivery| delivery.events.iter().map(move |row| (*delivery, row))).collect();
-        let (mut fresh, some_wait) = self.insert_events(&all).await?;
+        let (mut fresh, some_wait) = self.insert_events(&all, at_once).await?;
         if at_once && !some_wait && fresh.len() == all.len() {
             return self.claim_fresh(batch, &fresh).await;
         }
@@ -199,7 +199,7 @@ impl Tx {
     }
 
     /// Stores what is new; gives its sequence numbers, and whether something waits in the queue. What is known already is left out.
-    async fn insert_events(&mut self, all: &[(&Prepared, &Row)]) -> Result<(HashMap<[u8; 16], i64>, bool), Error> {
+    async fn insert_events(&mut self, all: &[(&Prepared, &Row)], at_once: bool) -> Result<(HashMap<[u8; 16], i64>, bool), Error> {
         let mut seen = HashSet::with_capacity(all.len());
         let mut numbered: Vec<(Option<i64>, &Prepared, &Row)> =
             all.iter().filter(|(_, row)| seen.insert(row.key)).map(|(delivery, row)| (None, *delivery, *row)).collect();
@@ -214,6 +214,7 @@ impl Tx {
             }
             numbered.sort_unstable_by_key(|(_, _, row)| row.key);
         }
+        let some_wait = if at_once { "exists (select 1 from queue)" } else { "false" };
         let stored: Vec<(Vec<u8>, i64, bool)> = rows_of!(
             self,
             "insert into events (seq, key, delivery_id, source, lane, received_at, payload) ",
@@ -226,7 +227,7 @@ impl Tx {
                 .push_bind(r.2.lane)
                 .push_bind(r.1.received_at)
                 .push_bind(&r.2.payload[..]),
-            " on conflict (key) do nothing returning key, seq, exists (select 1 from queue)"
+            format!(" on conflict (key) do nothing returning key, seq, {some_wait}")
         );
         let some_wait = stored.iter().any(|(.., some)| *some);
         Ok((by_key(stored.into_iter().map(|(key, seq, _)| (key, seq)).collect()), some_wait))

@@ -97,7 +97,7 @@ pub struct Store {
 pub enum Change {
     /// Events are waiting to be handled.
     Events,
-    /// Jobs were added or became due.
+    /// Jobs are due that wait for whoever claims them.
     Jobs,
     /// An incident or something on its card changed.
     Incident(IncidentId),
