@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::event::{Event, Payload};
 use futures::FutureExt;
-use store::{Decider, Tx};
+use store::{Decider, Stored, Tx};
 
 use crate::batch::Batch;
 use crate::{Cx, on_act, on_alert, on_heartbeat};
@@ -44,11 +44,11 @@ impl Decider for AtOnce {
         self.free.load(Ordering::Relaxed) && !self.cx.wake.stopping()
     }
 
-    async fn decide(&self, tx: Tx, stored: Result<Vec<Event>, usize>) -> Result<(), store::Error> {
+    async fn decide(&self, tx: Tx, stored: Stored) -> Result<(), store::Error> {
         let mut batch = Batch::over(&self.cx, tx);
         let events = match stored {
-            Ok(events) => events,
-            Err(stored) => {
+            Stored::Claimed(events) => events,
+            Stored::Queued(stored) => {
                 let waiting = batch.tx.claim_events(BATCH).await?;
                 if waiting.len() < stored {
                     batch.tx.events_wait();

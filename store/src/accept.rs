@@ -31,11 +31,20 @@ pub trait Decider: Send + Sync {
     /// Whether nothing that came before waits for a decision.
     fn is_free(&self) -> bool;
 
-    /// Decides these events, which were stored in this transaction, and commits it. Without them it claims what waits, to which so many were added.
+    /// Decides what was stored in this transaction, and commits it.
     ///
     /// # Errors
     /// Nothing of the transaction lasts then, unless it is [`Error::Unavailable`], after which nobody knows.
-    async fn decide(&self, tx: Tx, stored: Result<Vec<Event>, usize>) -> Result<(), Error>;
+    async fn decide(&self, tx: Tx, stored: Stored) -> Result<(), Error>;
+}
+
+/// What a transaction stored.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// These events, in the order in which they are to be decided. They are claimed, and nothing else waits.
+    Claimed(Vec<Event>),
+    /// At most so many, in the queue, where others may wait before them.
+    Queued(usize),
 }
 
 /// The way to the one task that stores deliveries.
@@ -154,7 +163,7 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
             let mut tx = core.begin(Line::Ingest).await?;
             let (accepted, fresh) = tx.insert_deliveries(batch, decider.is_some()).await?;
             match &decider {
-                Some(decider) => decider.decide(tx, fresh.ok_or(events)).await?,
+                Some(decider) => decider.decide(tx, fresh.map_or(Stored::Queued(events), Stored::Claimed)).await?,
                 None => {
                     tx.changed(Change::Events);
                     tx.commit().await?;

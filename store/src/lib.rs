@@ -58,7 +58,7 @@ use std::sync::Arc;
 
 use domain::id::{IncidentId, RunId};
 
-pub use accept::Decider;
+pub use accept::{Decider, Stored};
 pub use audit::AuditFilter;
 pub use cards::{CardParts, CardPost};
 pub use chain::Place;

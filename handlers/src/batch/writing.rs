@@ -1,6 +1,6 @@
 //! The end of a batch: everything that was decided is written, committed, and what follows at once is begun.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use domain::alert::Alert;
@@ -53,7 +53,7 @@ impl Batch<'_> {
             claim
         };
         let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
-        let mut known = if ours.iter().any(|row| row.kind == CARD) { self.known_cards() } else { HashMap::new() };
+        let mut known = self.known_cards(&ours.iter().filter(|row| row.kind == CARD).map(|row| row.key.as_str()).collect());
         self.tx.commit().await?;
         for row in ours {
             if let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) {
@@ -66,20 +66,27 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// What the cards of new incidents show, by their jobs' keys.
-    fn known_cards(&self) -> HashMap<String, CardParts> {
+    /// What the cards of new incidents show, by the keys of those jobs that are wanted.
+    fn known_cards(&self, wanted: &HashSet<&str>) -> HashMap<String, CardParts> {
+        if wanted.is_empty() {
+            return HashMap::new();
+        }
         let mut alerts: HashMap<Option<IncidentId>, Vec<&Alert>> = HashMap::new();
         for alert in self.alerts.values() {
             alerts.entry(alert.incident).or_default().push(alert);
         }
         let mut known = HashMap::new();
         for Held { now: incident, .. } in self.incidents.values().filter(|held| held.stored.is_none()) {
+            let keys: Vec<String> = incident.channels.iter().map(|channel| card_key(incident.id, channel)).collect();
+            if !keys.iter().any(|key| wanted.contains(key.as_str())) {
+                continue;
+            }
             let alerts = alerts.get(&Some(incident.id)).into_iter().flatten().copied().cloned().collect();
             let runs: Vec<Run> = self.runs.iter().filter(|run| run.incident == Some(incident.id)).cloned().collect();
             let approvals = self.approvals.iter().filter(|one| one.incident == Some(incident.id)).cloned().collect();
             let mut parts = CardParts::new(incident.clone(), alerts, runs, approvals, None);
             parts.alerts.truncate(CARD_ALERTS);
-            known.extend(incident.channels.iter().map(|channel| (format!("{}/{channel}", incident.id), parts.clone())));
+            known.extend(keys.into_iter().map(|key| (key, parts.clone())));
         }
         known
     }
@@ -138,14 +145,12 @@ impl Batch<'_> {
     }
 }
 
+fn card_key(incident: IncidentId, channel: &str) -> String {
+    format!("{incident}/{channel}")
+}
+
 fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, due_at: Timestamp) -> NewJob {
-    NewJob {
-        kind: CARD,
-        key: format!("{incident}/{channel}"),
-        due_at,
-        urgency,
-        payload: json!({ "incident": incident, "channel": channel }),
-    }
+    NewJob { kind: CARD, key: card_key(incident, channel), due_at, urgency, payload: json!({ "incident": incident, "channel": channel }) }
 }
 
 fn thread_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {

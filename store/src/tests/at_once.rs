@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use domain::event::{Event, Status};
+use domain::event::Status;
 use domain::inbox::Inbox;
 
 use super::World;
 use super::make::{delivery, note, sighting, told};
-use crate::{Backend, Change, Decider, Error, Store, Tx};
+use crate::{Backend, Change, Decider, Error, Store, Stored, Tx};
 
 /// How the next decision goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,10 +34,10 @@ impl Decider for Judge {
         self.free.load(Ordering::SeqCst)
     }
 
-    async fn decide(&self, mut tx: Tx, stored: Result<Vec<Event>, usize>) -> Result<(), Error> {
+    async fn decide(&self, mut tx: Tx, stored: Stored) -> Result<(), Error> {
         let events = match stored {
-            Ok(events) => events,
-            Err(_) => {
+            Stored::Claimed(events) => events,
+            Stored::Queued(_) => {
                 self.claimed.fetch_add(1, Ordering::SeqCst);
                 tx.claim_events(100).await?
             }
