@@ -45,7 +45,7 @@ struct Waiting {
 }
 
 impl Store {
-    /// A claimed job is done, as by [`Tx::finish_job`], and so is what it did.
+    /// A claimed job is done, and did this. It is deleted, or waits again if a newer one of its key came meanwhile.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the claim is no longer ours; what it did is stored all the same. [`Error::Unavailable`].

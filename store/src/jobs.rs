@@ -29,15 +29,6 @@ const DUE_NOW: &str = "due_at = case when due_at > $now then $now else due_at en
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
 impl Tx {
-    /// A claimed job is done. It is deleted, or waits again if a newer one of its key came meanwhile.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] if the claim is no longer ours: what this transaction did must not last.
-    pub async fn finish_job(&mut self, job: &Job) -> Result<(), Error> {
-        let deleted = self.delete_jobs(&[job]).await?;
-        if deleted.is_empty() { self.give_back(job).await } else { Ok(()) }
-    }
-
     /// Deletes those of these claimed jobs that are ours and have no newer one; gives their ids.
     pub(crate) async fn delete_jobs(&mut self, jobs: &[&Job]) -> Result<HashSet<String>, Error> {
         let deleted: Vec<(String,)> = rows_of!(

@@ -197,9 +197,7 @@ async fn work(store: Store, ledger: Arc<std::fs::File>) -> anyhow::Result<()> {
         for job in claimed {
             // In one call, so that no other line gets into it.
             (&*ledger).write_all(format!("{}\n", job.key).as_bytes())?;
-            let mut tx = store.begin().await?;
-            tx.finish_job(&job).await?;
-            tx.commit().await?;
+            store.end_job(&job, None).await?;
         }
     }
 }

@@ -238,7 +238,8 @@ async fn sealed(world: &World) -> Sealed {
     Sealed { store, checkpoint: Checkpoint::from(&seal) }
 }
 
-async fn write(store: &Store, world: &World, n: i64) {
+/// So many rows in one transaction.
+pub(super) async fn write(store: &Store, world: &World, n: i64) {
     let mut tx = store.begin().await.unwrap();
     for i in 0..n {
         tx.audit(&row(world, i)).await.unwrap();

@@ -1,9 +1,10 @@
 //! The audit log's oldest rows go as far as a checkpoint covers them, what is left verifies, and a cut that somebody touched is found.
 
-use domain::audit::{AuditDecision, AuditKeys, Checkpoint, Cut, FaultKind, NewAudit, Report, Verifier};
+use domain::audit::{AuditKeys, Checkpoint, Cut, FaultKind, Report, Verifier};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::chain::write;
 use super::{World, on_both};
 use crate::{Aging, AuditPruned, Backend, Store};
 
@@ -214,21 +215,6 @@ async fn days(store: &Store, world: &World, days: usize, rows: i64) -> Vec<Times
         world.clock.advance(DAY);
     }
     sealed
-}
-
-async fn write(store: &Store, world: &World, n: i64) {
-    let row = |n: i64| NewAudit {
-        at: world.now(),
-        actor: "principal:ann".to_owned(),
-        action: "approve".to_owned(),
-        object: format!("run:{n}"),
-        decision: AuditDecision::Allowed,
-        reason: "quorum".to_owned(),
-        detail: json!({ "n": n }),
-    };
-    let mut tx = store.begin().await.unwrap();
-    tx.audit_all(&(0..n).map(row).collect::<Vec<_>>()).await.unwrap();
-    tx.commit().await.unwrap();
 }
 
 /// What was said outside of where the chain stands.

@@ -30,10 +30,8 @@ on_both! {
         enqueue(&store, &[job("other", "k", world.now())]).await;
         assert_eq!(changes.try_recv().unwrap(), Change::Jobs);
         let [other] = claim(&store).await;
-        let mut tx = store.begin().await.unwrap();
-        tx.finish_job(&other).await.unwrap();
-        assert!(matches!(tx.finish_job(&other).await, Err(Error::Conflict)));
-        tx.commit().await.unwrap();
+        store.end_job(&other, None).await.unwrap();
+        assert!(matches!(store.end_job(&other, None).await, Err(Error::Conflict)));
         assert_eq!(store.read().await.unwrap().depths().await.unwrap().jobs_waiting, 1);
     }
 
@@ -77,9 +75,7 @@ on_both! {
         newer.due_at = soon + MINUTE;
         enqueue(&store, &[newer]).await;
         assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty(), "never two at once");
-        let mut tx = store.begin().await.unwrap();
-        tx.finish_job(&mine).await.unwrap();
-        tx.commit().await.unwrap();
+        store.end_job(&mine, None).await.unwrap();
         assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(soon));
         world.clock.advance(MINUTE);
         let [again] = claim(&store).await;
@@ -93,8 +89,8 @@ on_both! {
         let [mine] = claim(&store).await;
         let mut tx = store.begin().await.unwrap();
         tx.enqueue(&[job("timer", "k", world.now() + MINUTE)]).await.unwrap();
-        tx.finish_job(&mine).await.unwrap();
         tx.commit().await.unwrap();
+        store.end_job(&mine, None).await.unwrap();
         assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
         assert_eq!(store.read().await.unwrap().next_due().await.unwrap(), Some(world.now() + MINUTE));
     }
@@ -109,9 +105,7 @@ on_both! {
         world.clock.advance(MINUTE);
         let [again] = claim(&store).await;
         assert_eq!(again.attempts, 1);
-        let mut tx = store.begin().await.unwrap();
-        assert!(matches!(tx.finish_job(&mine).await, Err(Error::Conflict)), "an old claim finishes nothing");
-        drop(tx);
+        assert!(matches!(store.end_job(&mine, None).await, Err(Error::Conflict)), "an old claim finishes nothing");
         store.wait_job(&again, world.now() + MINUTE).await.unwrap();
         world.clock.advance(MINUTE);
         let [third] = claim(&store).await;
@@ -168,8 +162,8 @@ on_both! {
         assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty(), "never two at once");
         let mut tx = store.begin().await.unwrap();
         tx.hold_claim(new.id, new.claim).await.unwrap();
-        tx.finish_job(&new).await.unwrap();
-        tx.commit().await.unwrap();
+        drop(tx);
+        store.end_job(&new, None).await.unwrap();
         let [again] = claim(&store).await;
         assert_eq!((again.id, again.attempts, again.claim), (new.id, 0, 2));
     }
@@ -211,9 +205,7 @@ async fn on_sqlite_a_clock_that_is_set_forward_frees_nothing() {
     world.clock.advance(MINUTE * 60);
     assert!(store.claim_jobs(10, LEASE).await.unwrap().is_empty());
     assert_eq!(store.renew_jobs(&[(mine.id, mine.claim)], LEASE).await.unwrap(), [mine.id]);
-    let mut tx = store.begin().await.unwrap();
-    tx.finish_job(&mine).await.unwrap();
-    tx.commit().await.unwrap();
+    store.end_job(&mine, None).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,16 +222,14 @@ async fn a_lapsed_lease_frees_the_job_for_others_and_stops_its_holder() {
     assert_eq!((again.id, again.attempts), (k.id, 1));
     let mut tx = a.begin().await.unwrap();
     assert!(matches!(tx.hold_claim(k.id, k.claim).await, Err(Error::Conflict)));
-    assert!(matches!(tx.finish_job(&k).await, Err(Error::Conflict)));
     drop(tx);
+    assert!(matches!(a.end_job(&k, None).await, Err(Error::Conflict)));
     assert!(matches!(a.retry_job(&k, world.now(), "late").await, Err(Error::Conflict)));
     let mut tx = a.begin().await.unwrap();
     tx.hold_claim(l.id, l.claim).await.unwrap();
-    tx.finish_job(&l).await.unwrap();
-    tx.commit().await.unwrap();
-    let mut tx = b.begin().await.unwrap();
-    tx.finish_job(&again).await.unwrap();
-    tx.commit().await.unwrap();
+    drop(tx);
+    a.end_job(&l, None).await.unwrap();
+    b.end_job(&again, None).await.unwrap();
     assert!(a.renew_jobs(&[(k.id, k.claim), (l.id, l.claim)], LEASE).await.unwrap().is_empty());
 }
 
@@ -253,9 +243,7 @@ async fn replicas_share_the_jobs() {
     drop(a);
     let a = world.open("a").await;
     assert!(a.claim_jobs(10, LEASE).await.unwrap().is_empty());
-    let mut tx = b.begin().await.unwrap();
-    tx.finish_job(&of_b).await.unwrap();
-    tx.commit().await.unwrap();
+    b.end_job(&of_b, None).await.unwrap();
 
     let jobs: Vec<_> = (0..1000).map(|n| job("card", &n.to_string(), world.now())).collect();
     enqueue(&a, &jobs).await;
@@ -269,12 +257,10 @@ async fn replicas_share_the_jobs() {
                 if mine.is_empty() {
                     return done;
                 }
-                let mut tx = store.begin().await.unwrap();
                 for job in mine {
-                    tx.finish_job(&job).await.unwrap();
+                    store.end_job(&job, None).await.unwrap();
                     done.push(job.key);
                 }
-                tx.commit().await.unwrap();
             }
         }));
     }
