@@ -1,5 +1,7 @@
-//! A control group of its own for each command, where the host allows it: what a command forks cannot leave it, and `cgroup.kill` ends all of it
+//! A control group for each shim and its commands, where the host allows it: what a command forks cannot leave it, and `cgroup.kill` ends all of it
 //! at once, however fast it forks. Where there is none, process group and adopted orphans have to do.
+//!
+//! The shim stays inside with its command and leaves only to end it: every move stops all forks of the host for a moment.
 //!
 //! Source: <https://docs.kernel.org/admin-guide/cgroup-v2.html>.
 
@@ -30,13 +32,18 @@ impl Cgroup {
         made.path.join("cgroup.kill").exists().then_some(made)
     }
 
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Goes into it, so that whatever this process starts begins inside. Ahead of time, because the kernel may take milliseconds to move somebody. Without
     /// the right to, as in a group that was not delegated, it stays outside.
     pub(crate) fn enter(&self) -> bool {
         move_to(&self.path).is_ok()
     }
 
-    /// Goes back to where this process was; what it started stays.
+    /// Goes back to where this process was; what it started stays, and can be ended without it.
     pub(crate) fn leave(&self) {
         if let Err(error) = move_to(&self.home) {
             tracing::debug!(%error, "the shim stays with its command");

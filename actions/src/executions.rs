@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use domain::run::{Execution, Fence};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::folders::{self, Folders};
 use crate::live;
 use crate::proc::{Stat, boot_id};
 use crate::program::{Finished, Invocation, ProgramError};
@@ -31,8 +31,6 @@ use crate::shims::Shims;
 
 /// The highest fence that was seen of each target.
 const FENCES: &str = "fences.json";
-/// Who an execution is, in its folder.
-const ABOUT: &str = "about.json";
 /// How often a shim of an earlier start is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the shims of earlier runs on a target get to end: the command's own grace, and some.
@@ -41,7 +39,7 @@ const OLDER_END: Duration = Duration::from_secs(20);
 /// Starts shims, finds them again, keeps their results.
 #[derive(Debug)]
 pub struct Executions {
-    folder: PathBuf,
+    folders: Folders,
     shims: Arc<Shims>,
     fences: Mutex<()>,
 }
@@ -49,6 +47,9 @@ pub struct Executions {
 /// What is known of an execution besides its result.
 #[derive(Debug, Serialize, Deserialize)]
 struct About {
+    /// Its name. Shims of earlier versions know none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
     target: Option<String>,
     fence: Option<Fence>,
     pid: i32,
@@ -61,9 +62,8 @@ impl Executions {
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(folder: &Path, shim: Vec<OsString>) -> io::Result<Executions> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         crate::cgroup::tidy();
-        Ok(Executions { folder: folder.to_owned(), shims: Shims::new(shim), fences: Mutex::default() })
+        Ok(Executions { folders: Folders::open(folder)?, shims: Shims::new(shim), fences: Mutex::default() })
     }
 
     /// Starts a shim ahead, for the first command. Who runs no commands needs none. Outside of a runtime it does nothing.
@@ -74,7 +74,7 @@ impl Executions {
     /// Runs a command to its end, or takes up the one that `cx` says to resume. Dropping the future leaves the command alone; when the run is
     /// cancelled it is ended.
     pub(crate) async fn run(&self, cx: &ActionCx, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
-        let folder = self.folder_of(cx.resume.as_ref().map_or(&cx.execution, |known| &known.id));
+        let folder = self.folders.of(cx.resume.as_ref().map_or(&cx.execution, |known| &known.id));
         let watch = async {
             match &folder {
                 Some(folder) => live::watch(folder, &*cx.host).await,
@@ -95,35 +95,26 @@ impl Executions {
 
     /// The names of all executions whose folders are there.
     pub(crate) fn kept(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        entries.filter(|entry| entry.path().is_dir()).filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        self.folders.kept()
     }
 
-    /// Removes an execution's folder.
+    /// Lets go of an execution's folder.
     pub(crate) fn forget(&self, id: &str) {
-        let Some(folder) = self.folder_of(id) else { return };
-        // First what names its shim, which may do something else by now.
-        let gone = fs::remove_file(folder.join(ABOUT)).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        });
-        if let Err(error) = gone.and_then(|()| fs::remove_dir_all(&folder))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, folder = %folder.display(), "an execution's folder cannot be removed");
+        if let Some(folder) = self.folders.of(id) {
+            self.folders.forget(&folder);
         }
     }
 
     async fn begin(&self, cx: &ActionCx, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
         let not_started = |error: io::Error| ProgramError::NotStarted { program: what.program.display().to_string(), error };
-        let folder = self.folder_of(&cx.execution).ok_or_else(|| not_started(io::ErrorKind::InvalidInput.into()))?;
+        let folder = self.folders.of(&cx.execution).ok_or_else(|| not_started(io::ErrorKind::InvalidInput.into()))?;
         if let (Some(target), Some(fence)) = (&cx.target, cx.fence) {
             self.raise(&target.name, fence).map_err(not_started)?;
             self.end_older(&target.name, fence).await.map_err(not_started)?;
         }
         // Whatever is there was never told to do anything: no intent was stored for it, or its shim left no mark.
         self.forget(&cx.execution);
-        fs::DirBuilder::new().mode(0o700).create(&folder).map_err(not_started)?;
+        self.folders.make(&folder).map_err(not_started)?;
         let boot = boot_id().map_err(not_started)?;
         let (program, digest) = (what.program.clone(), digest(&what).to_string());
         let not_started = |error: io::Error| ProgramError::NotStarted { program: program.display().to_string(), error };
@@ -133,12 +124,13 @@ impl Executions {
         for fresh in [false, true] {
             let mut shim = if fresh { self.shims.start() } else { self.shims.take() }.map_err(not_started)?;
             let about = About {
+                id: Some(cx.execution.clone()),
                 target: cx.target.as_ref().map(|target| target.name.clone()),
                 fence: cx.fence,
                 pid: shim.stat.pid,
                 began: shim.stat.start,
             };
-            about.write(&folder).map_err(not_started)?;
+            folders::write_about(&folder, &about.encoded().map_err(not_started)?).map_err(not_started)?;
             if let (Some(target), Some(fence)) = (&cx.target, cx.fence) {
                 // A later run that came meanwhile either is seen here or saw what was just written.
                 self.raise(&target.name, fence).map_err(not_started)?;
@@ -169,7 +161,7 @@ impl Executions {
 
     async fn take_up(&self, cx: &ActionCx, known: &Execution, what: &Invocation) -> Result<Finished, ProgramError> {
         let lost = |problem: &str| ProgramError::Lost(problem.to_owned());
-        let folder = self.folder_of(&known.id).ok_or_else(|| lost("its name is not one of ours"))?;
+        let folder = self.folders.of(&known.id).ok_or_else(|| lost("its name is not one of ours"))?;
         if digest(what).to_string() != known.digest {
             return Err(lost("what was begun is not what the plan says now"));
         }
@@ -206,7 +198,7 @@ impl Executions {
     /// Notes the fence of a target. Files are not synced: what a power cut takes away, it takes from the shims too.
     fn raise(&self, target: &str, fence: Fence) -> io::Result<()> {
         let _one = self.fences.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = self.folder.join(FENCES);
+        let file = self.folders.home().join(FENCES);
         let mut fences: BTreeMap<String, Fence> = match fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
@@ -220,16 +212,16 @@ impl Executions {
             _ => {}
         }
         fences.insert(target.to_owned(), fence);
-        let new = self.folder.join("fences.new");
+        let new = self.folders.home().join("fences.new");
         fs::write(&new, serde_json::to_vec(&fences)?)?;
-        fs::rename(new, file)
+        folders::put(&new, &file)
     }
 
     /// Ends what earlier runs still do on a target; nothing begins before it is gone.
     async fn end_older(&self, target: &str, fence: Fence) -> io::Result<()> {
         let late = |about: &About| about.target.as_deref() == Some(target) && about.fence.is_none_or(|other| other < fence);
         let older = |id: String| {
-            let folder = self.folder.join(id);
+            let folder = self.folders.of(&id)?;
             let about = About::read(&folder).filter(late).filter(|_| !shim::is_over(&folder))?;
             Stat::of(about.pid).filter(|stat| stat.is(about.pid, about.began)).map(|stat| (folder, stat))
         };
@@ -248,23 +240,16 @@ impl Executions {
         let told = tokio::time::timeout(OLDER_END, ended).await;
         told.map_err(|_| io::Error::other(format!("an earlier run's command on {target} does not end: look at it on the host")))?
     }
-
-    /// Names come from ids of ours; anything else is refused, not cleaned.
-    fn folder_of(&self, id: &str) -> Option<PathBuf> {
-        let fits = !id.is_empty() && id.len() <= 100 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        fits.then(|| self.folder.join(id))
-    }
 }
 
 impl About {
-    fn write(&self, folder: &Path) -> io::Result<()> {
-        let new = folder.join("about.new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(new, folder.join(ABOUT))
+    fn encoded(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
     }
 
     fn read(folder: &Path) -> Option<About> {
-        serde_json::from_slice(&fs::read(folder.join(ABOUT)).ok()?).ok()
+        let own = |about: &About| about.id.as_ref().is_none_or(|id| folder.ends_with(id));
+        folders::read_about(folder).filter(own)
     }
 }
 

@@ -5,6 +5,7 @@ mod argv;
 mod cgroup;
 pub mod egress;
 mod executions;
+mod folders;
 mod health;
 mod http;
 mod live;

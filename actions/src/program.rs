@@ -71,7 +71,7 @@ pub(crate) struct Bounds<S> {
     pub(crate) stop: S,
     /// What is ended with it then.
     pub(crate) reach: Reach,
-    /// Where this process is and it begins, if it has a control group of its own.
+    /// Where this process is and its program begins, if they have a control group of their own.
     pub(crate) cgroup: Option<Arc<Cgroup>>,
     /// Gets a copy of what is printed.
     pub(crate) tap: Tap,
@@ -119,11 +119,7 @@ pub(crate) async fn run_watched(what: Invocation, limit: Duration, host: &dyn Ru
 /// The same, ended by more than the time.
 pub(crate) async fn run_within(what: Invocation, bounds: Bounds<impl Future<Output = ()>>) -> Result<Finished, ProgramError> {
     let began = Instant::now();
-    let started = Group::start(&what);
-    if let Some(cgroup) = &bounds.cgroup {
-        cgroup.leave();
-    }
-    let mut group = started.map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
+    let mut group = Group::start(&what).map_err(|error| ProgramError::NotStarted { program: what.program.display().to_string(), error })?;
     let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
     let tap = bounds.tap.clone();
     let how = {
@@ -203,6 +199,9 @@ impl Group {
         // What its parent left behind becomes a child of a process that adopts: without any there is nobody, and no need to look at all of /proc.
         let alone = cut.is_none() && bounds.reach == Reach::Descendants && proc::only_child(self.leader);
         let cgroup = bounds.cgroup.filter(|_| cut.is_some());
+        if let Some(cgroup) = &cgroup {
+            cgroup.leave();
+        }
         if !alone && !end_group(self.leader, reach, cgroup).await {
             let leader = self.leader;
             return Err(ProgramError::Lost(format!("process group {leader} does not end, not even by SIGKILL: look at it on the host")));

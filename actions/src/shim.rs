@@ -22,6 +22,7 @@ use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cgroup::Cgroup;
+use crate::folders::{self, BEGUN, RESULT, STOP};
 use crate::live::{self, Tap};
 use crate::output::Capture;
 use crate::proc;
@@ -29,12 +30,6 @@ use crate::program::{Bounds, Finished, How, Invocation, ProgramError, Reach, run
 
 /// The argument that makes the server's program a shim.
 pub const WORD: &str = "shim";
-/// The result, in the execution's folder.
-const RESULT: &str = "result";
-/// There from just before the command is started: without it nothing of it ever happened.
-const BEGUN: &str = "begun";
-/// There if the command is to end. A signal alone could reach a shim that by now does something else.
-const STOP: &str = "stop";
 /// No order is longer: standard input for the command is at most 1 MiB.
 const MAX_ORDER: u64 = 8 * 1024 * 1024;
 
@@ -51,6 +46,9 @@ pub(crate) struct Order {
 /// What the result file begins with, as one line of JSON. The captures' bytes follow.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
+    /// Whose it is. Shims of earlier versions do not say.
+    #[serde(default)]
+    id: Option<String>,
     end: End,
     took_ms: u64,
     stdout: [u64; 3],
@@ -93,18 +91,19 @@ struct Ears {
 async fn serve() -> io::Result<()> {
     let mut ears = Ears { term: signal(SignalKind::terminate())?, look: signal(SignalKind::window_change())? };
     let mut orders = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
-    for number in 0_u64.. {
-        let cgroup = Cgroup::make(&format!("{}-{number}", std::process::id())).filter(Cgroup::enter).map(Arc::new);
+    // One for all its commands: of one that ended by itself nothing is left inside when the next begins.
+    let cgroup = Cgroup::make(&std::process::id().to_string()).filter(Cgroup::enter).map(Arc::new);
+    loop {
         let order = tokio::select! {
             biased;
             _ = ears.term.recv() => return Ok(()),
             order = read_order(&mut orders) => order,
         };
         let Some(order) = order else { return Ok(()) };
-        // Made before anything happens, and by nobody twice.
-        File::create_new(order.folder.join(BEGUN))?;
+        // Before anything happens, and by nobody twice.
+        folders::begin(&order.folder)?;
         let folder = order.folder.clone();
-        let (result, took) = carry_out(order, &mut ears, cgroup).await;
+        let (result, took) = carry_out(order, &mut ears, cgroup.clone()).await;
         let by_itself = matches!(&result, Ok(Finished { how: How::Ended(_), .. }) | Err(ProgramError::NotStarted { .. }));
         write_result(&folder, result, took)?;
         if !by_itself || !proc::childless() {
@@ -115,7 +114,6 @@ async fn serve() -> io::Result<()> {
         write!(out, "\n{}\n", said(&folder))?;
         out.flush()?;
     }
-    Ok(())
 }
 
 /// The line by which a shim says that this execution has its result and that it takes another order.
@@ -206,16 +204,15 @@ fn write_result(folder: &Path, result: Result<Finished, ProgramError>, took: Dur
     };
     let ((out, out_bytes), (err, err_bytes)) = (stdout.into_parts(), stderr.into_parts());
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    let mut bytes = serde_json::to_vec(&Header { end, took_ms, stdout: out, stderr: err })?;
+    let mut bytes = serde_json::to_vec(&Header { id: name(folder), end, took_ms, stdout: out, stderr: err })?;
     bytes.push(b'\n');
     bytes.extend(out_bytes);
     bytes.extend(err_bytes);
-    let new = folder.join("result.new");
-    let mut file = File::create(&new)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(new, folder.join(RESULT))?;
-    File::open(folder)?.sync_all()
+    folders::write_result(folder, &bytes)
+}
+
+fn name(folder: &Path) -> Option<String> {
+    Some(folder.file_name()?.to_str()?.to_owned())
 }
 
 /// The result in a folder, if its command has ended.
@@ -230,6 +227,9 @@ pub(crate) fn read_result(folder: &Path, program: &Path) -> io::Result<Option<Re
     };
     let line = bytes.iter().position(|byte| *byte == b'\n').ok_or(io::ErrorKind::InvalidData)?;
     let header: Header = serde_json::from_slice(&bytes[..line])?;
+    if header.id.is_some() && header.id != name(folder) {
+        return Err(io::Error::other("it is of another execution"));
+    }
     let (stdout, rest) = Capture::from_parts(header.stdout, &bytes[line + 1..]).ok_or(io::ErrorKind::InvalidData)?;
     let (stderr, _) = Capture::from_parts(header.stderr, rest).ok_or(io::ErrorKind::InvalidData)?;
     let how = match header.end {
@@ -274,6 +274,9 @@ mod tests {
         assert!(matches!(read_result(dir.path(), program).unwrap(), Some(Err(ProgramError::Lost(_)))));
         let file = dir.path().join(RESULT);
         let bytes = fs::read(&file).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join(RESULT), &bytes).unwrap();
+        assert!(read_result(other.path(), program).unwrap_err().to_string().contains("another execution"));
         fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
         assert!(read_result(dir.path(), program).is_err());
     }

@@ -19,8 +19,8 @@ use crate::proc::Stat;
 use crate::program::ENVIRONMENT;
 use crate::shim;
 
-/// So many wait at most.
-const MOST: usize = 16;
+/// So many wait at most: as many as runs are carried forward at once, else each of many quick commands would start one and end one.
+const MOST: usize = 32;
 /// So many wait however long nothing is to do; the others go when they have waited for `PATIENCE`.
 const FEW: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ mod server;
 mod service;
 mod shim;
 mod shims;
+mod stuck;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,10 @@ enum Fate {
     Killed,
     /// The server gets no further.
     Forsaken,
+    /// Somebody stops it.
+    Stopped,
+    /// Both.
+    StoppedAndForsaken,
 }
 
 #[async_trait]
@@ -82,6 +87,11 @@ impl RunHost for Notes {
         match fate {
             Some(Fate::Killed) => Stat::of(execution.pid).unwrap().signal(rustix::process::Signal::KILL),
             Some(Fate::Forsaken) => std::future::pending().await,
+            Some(Fate::Stopped) => stop(execution.pid).await,
+            Some(Fate::StoppedAndForsaken) => {
+                stop(execution.pid).await;
+                std::future::pending().await
+            }
             None => {}
         }
         Ok(())
@@ -90,6 +100,15 @@ impl RunHost for Notes {
     async fn cancelled(&self) {
         self.cancel.notified().await;
     }
+}
+
+/// Stops a shim, and waits until each of its threads stands still. Our stand-in says something before it is a shim, for which somebody must be there.
+async fn stop(pid: i32) {
+    until("it is a shim", || Stat::of(pid).is_some_and(|shim| shim.session == pid)).await;
+    Stat::of(pid).unwrap().signal(rustix::process::Signal::STOP);
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|thread| thread.path().join("stat"));
+    let stands = |stat: PathBuf| std::fs::read_to_string(stat).is_ok_and(|line| line.contains(") T "));
+    until("it stands still", || threads().all(stands)).await;
 }
 
 impl World {

@@ -17,30 +17,76 @@ use crate::carry::Told;
 use crate::steps::Stepped;
 use crate::{guards, runs};
 
+/// The state that a run goes on to, and the reason if it ends with it.
+pub(crate) type Onward = (RunState, Option<String>);
+
 /// Stores what an attempt came to, and tells it.
-pub(crate) async fn finish(cx: &Cx, run: &Run, mut row: Attempt, told: Told, step: &PlannedStep) -> Result<(), store::Error> {
+pub(crate) async fn finish(cx: &Cx, run: &Run, row: Attempt, told: &Told, step: &PlannedStep) -> Result<(), store::Error> {
+    store_end(cx, run, row, told, step, None).await.map(drop)
+}
+
+/// The same for the attempt after which the run goes on to another state: in one commit.
+pub(crate) async fn finish_and_go_on(
+    cx: &Cx,
+    run: &Run,
+    row: Attempt,
+    told: Told,
+    step: &PlannedStep,
+    onward: Onward,
+) -> Result<Stepped, store::Error> {
+    match store_end(cx, run, row.clone(), &told, step, Some(onward)).await {
+        Ok(stepped) => Ok(stepped),
+        // What was done is stored, whoever else changes the run or its incident at the moment.
+        Err(store::Error::Conflict | store::Error::Retry) => store_end(cx, run, row, &told, step, None).await,
+        Err(error) => Err(error),
+    }
+}
+
+async fn store_end(
+    cx: &Cx,
+    run: &Run,
+    mut row: Attempt,
+    told: &Told,
+    step: &PlannedStep,
+    onward: Option<Onward>,
+) -> Result<Stepped, store::Error> {
     let mut batch = Batch::begin(cx).await?;
-    let known = told.0 != AttemptState::Unknown;
     end_attempt(&mut batch, &mut row, told).await?;
+    tell(&mut batch, run, &row, step);
+    let mut stepped = Stepped::On;
+    if let Some(onward) = onward
+        && let Some(now) = batch.tx.run(run.id).await?.filter(|now| now.state == run.state)
+    {
+        stepped = go_on(&mut batch, now, onward).await?;
+    }
+    batch.commit().await?;
     if row.attempt > 1 {
         metrics::counter!("watchkeeper_step_retries_total", "action" => step.uses.clone()).increment(1);
     }
-    tell(&mut batch, run, &row, step);
-    batch.commit().await?;
     // The journal has it now. A result of unknown outcome stays: it may still come.
-    if known {
+    if told.0 != AttemptState::Unknown {
         forget(cx, &row);
     }
-    Ok(())
+    Ok(stepped)
+}
+
+/// Moves a run on, as it stands in this transaction.
+pub(crate) async fn go_on(batch: &mut Batch<'_>, mut run: Run, (state, reason): Onward) -> Result<Stepped, store::Error> {
+    match reason {
+        Some(reason) => end_in(batch, run, state, reason).await.map(|()| Stepped::Over),
+        None => runs::put_state(batch, &mut run, state, None).await.map(|()| Stepped::On),
+    }
 }
 
 /// Writes the end of an attempt, less the secrets that may stand in it.
-async fn end_attempt(batch: &mut Batch<'_>, row: &mut Attempt, (state, output, error): Told) -> Result<(), store::Error> {
+async fn end_attempt(batch: &mut Batch<'_>, row: &mut Attempt, (state, output, error): &Told) -> Result<(), store::Error> {
     let redact = |text: &str| batch.cx.redactor.redact(text).into_owned();
-    row.state = state;
+    row.state = *state;
     row.finished_at = Some(batch.now);
     row.error = error.as_deref().map(redact);
-    row.output = output.map(|output| ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data: output.data });
+    let output = output.as_ref();
+    row.output =
+        output.map(|output| ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data: output.data.clone() });
     batch.tx.finish_attempt(row).await
 }
 
@@ -83,7 +129,7 @@ pub(crate) async fn ask_people(cx: &Cx, id: RunId, step: &PlannedStep, why: &str
 pub(crate) async fn found(cx: &Cx, mut row: Attempt, told: Told, step: &PlannedStep) -> Result<(), store::Error> {
     let mut batch = Batch::begin(cx).await?;
     let Some(mut run) = batch.tx.run(row.run).await?.filter(|run| run.state == RunState::Unknown) else { return Ok(()) };
-    end_attempt(&mut batch, &mut row, told).await?;
+    end_attempt(&mut batch, &mut row, &told).await?;
     runs::put_state(&mut batch, &mut run, RunState::Running, None).await?;
     let detail = json!({ "step": step.id, "attempt": row.attempt, "state": row.state.as_str() });
     batch.audit("system", "run.found", format!("run:{}", run.id), AuditDecision::Allowed, "result_found", detail);
@@ -130,7 +176,10 @@ pub(crate) async fn end_in(batch: &mut Batch<'_>, mut run: Run, state: RunState,
     if verified {
         let _unchanged = batch.happen(incident, &Happening::Remedied).await?;
     }
-    look_when_quiet(batch, incident);
+    // One that has not gone quiet by now is looked at after it did.
+    if batch.incident(incident).await?.is_some_and(|incident| incident.quiet_since.is_some()) {
+        look_when_quiet(batch, incident);
+    }
     Ok(())
 }
 

@@ -94,7 +94,7 @@ pub(crate) async fn interrupted(cx: &Cx, run: &Run, step: &PlannedStep, row: Att
         return Ok(Stepped::Later(silent_at.min(now + POLL)));
     }
     let why = format!("{other} carries it out and says nothing any more");
-    journal::finish(cx, run, row, (AttemptState::Unknown, None, Some(why)), step).await?;
+    journal::finish(cx, run, row, &(AttemptState::Unknown, None, Some(why)), step).await?;
     Ok(Stepped::On)
 }
 
@@ -121,7 +121,7 @@ async fn take_up(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result
         (false, _) => Some((AttemptState::Unknown, None, Some("the server stopped while it was under way".to_owned()))),
     };
     if let Some(told) = told {
-        journal::finish(cx, run, row, told, step).await?;
+        journal::finish(cx, run, row, &told, step).await?;
     }
     Ok(Stepped::On)
 }

@@ -14,16 +14,17 @@ use crate::jobs::approval_expire;
 use crate::runs;
 use crate::steps::Stepped;
 
-/// Starts a queued or held run, or says why not.
-pub(crate) async fn start(cx: &Cx, id: RunId) -> Result<Stepped, store::Error> {
+/// Starts a queued or held run, or says why not. With the run, if it was started here and now.
+pub(crate) async fn start(cx: &Cx, id: RunId) -> Result<(Stepped, Option<Run>), store::Error> {
     let mut batch = Batch::begin(cx).await?;
-    let Some(mut run) = batch.tx.run(id).await? else { return Ok(Stepped::Over) };
+    let Some(mut run) = batch.tx.run(id).await? else { return Ok((Stepped::Over, None)) };
     if !matches!(run.state, RunState::Queued | RunState::Held) {
-        return Ok(Stepped::On);
+        return Ok((Stepped::On, None));
     }
     let stepped = decide(&mut batch, &mut run).await?;
     batch.commit().await?;
-    Ok(stepped)
+    let runs = run.state == RunState::Running;
+    Ok((stepped, runs.then_some(run)))
 }
 
 async fn decide(batch: &mut Batch<'_>, run: &mut Run) -> Result<Stepped, store::Error> {
@@ -79,7 +80,6 @@ async fn decide(batch: &mut Batch<'_>, run: &mut Run) -> Result<Stepped, store::
 async fn plan_is_approved(batch: &mut Batch<'_>, run: &mut Run) -> Result<Option<Stepped>, store::Error> {
     let rules = batch.rules.clone();
     let fresh = runs::fresh_plan(batch.cx, &rules, run);
-    let approval = batch.tx.approval_of(run.id).await?;
     let needed = run.plan.approval.is_some();
     match fresh {
         Ok(plan) if plan.digest().to_string() == run.plan_digest => {}
@@ -89,7 +89,7 @@ async fn plan_is_approved(batch: &mut Batch<'_>, run: &mut Run) -> Result<Option
             run.rule_set = rules.digest.clone();
         }
         Ok(_) | Err(_) => {
-            match approval {
+            match batch.tx.approval_of(run.id).await? {
                 Some(approval) => approval_expire::supersede(batch, &approval, run).await?,
                 None => runs::supersede(batch, run, "the rules changed before it could start".to_owned()).await?,
             }
@@ -99,7 +99,7 @@ async fn plan_is_approved(batch: &mut Batch<'_>, run: &mut Run) -> Result<Option
     if !needed {
         return Ok(None);
     }
-    let problem = match approval {
+    let problem = match batch.tx.approval_of(run.id).await? {
         Some(approval) if approval.state != ApprovalState::Approved || approval.missing() > 0 => Some("it is not approved"),
         Some(approval) if approval.plan_digest != run.plan_digest => Some("its approval is for another plan"),
         Some(approval) if batch.now >= approval.expires_at => Some("its approval ran out before it could start"),

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::Cx;
 use crate::batch::Batch;
 use crate::carry::{Begin, Outcome, carry_out, outlives};
-use crate::journal::{ask_people, end, finish};
+use crate::guards;
+use crate::journal::{Onward, ask_people, end, finish, finish_and_go_on, go_on};
 use crate::resume::interrupted;
-use crate::{guards, runs};
 
 /// How a run went on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +37,7 @@ const HAPPENED: u64 = 0;
 const DID_NOT_HAPPEN: u64 = 10;
 
 /// Carries out the first step that is not finished; after the last one, moves on to the verification.
-pub(crate) async fn next(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> {
-    let attempts = cx.store.read().await?.attempts(run.id).await?;
+pub(crate) async fn next(cx: &Cx, run: &Run, attempts: &[Attempt]) -> Result<Stepped, store::Error> {
     for (index, step) in (0_i64..).zip(&run.plan.steps) {
         let made: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.index == index).collect();
         let Some(last) = made.iter().max_by_key(|attempt| attempt.attempt).copied() else {
@@ -76,21 +75,27 @@ pub(crate) async fn next(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> {
         }
     }
     let mut batch = Batch::begin(cx).await?;
-    let Some(mut run) = batch.tx.run(run.id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Stepped::On) };
-    if run.plan.verify.is_some() {
-        runs::put_state(&mut batch, &mut run, RunState::Verifying, None).await?;
-        batch.commit().await?;
-        return Ok(Stepped::On);
+    let Some(now) = batch.tx.run(run.id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Stepped::On) };
+    let stepped = go_on(&mut batch, now, after_last(run)).await?;
+    batch.commit().await?;
+    Ok(stepped)
+}
+
+/// What follows the last step.
+fn after_last(run: &Run) -> Onward {
+    match run.plan.verify {
+        Some(_) => (RunState::Verifying, None),
+        None => {
+            let reason = "all steps done; the runbook has no check, so it is not known whether it helped";
+            (RunState::Succeeded, Some(reason.to_owned()))
+        }
     }
-    drop(batch);
-    end(cx, run.id, RunState::Succeeded, "all steps done; the runbook has no check, so it is not known whether it helped".to_owned()).await
 }
 
 /// Tries the check until it passes or its time is over. It only looks, so it may be repeated at will; one attempt row stands for all tries.
-pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> {
+pub(crate) async fn verify(cx: &Cx, run: &Run, attempts: Vec<Attempt>) -> Result<Stepped, store::Error> {
     let Some(verify) = &run.plan.verify else { return end(cx, run.id, RunState::Succeeded, "all steps done".to_owned()).await };
     let index = i64::try_from(run.plan.steps.len()).unwrap_or(i64::MAX);
-    let attempts = cx.store.read().await?.attempts(run.id).await?;
     let mut row = match attempts.into_iter().find(|attempt| attempt.index == index) {
         Some(row) => row,
         None => {
@@ -105,14 +110,13 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
     let now = cx.clock.now();
     match outcome {
         Outcome::Ended(Ok(output)) => {
-            let summary = output.summary.clone();
-            finish(cx, run, row, (AttemptState::Succeeded, Some(output), None), &verify.step).await?;
-            end(cx, run.id, RunState::Succeeded, format!("verified: {summary}")).await
+            let onward = (RunState::Succeeded, Some(format!("verified: {}", output.summary)));
+            finish_and_go_on(cx, run, row, (AttemptState::Succeeded, Some(output), None), &verify.step, onward).await
         }
         Outcome::Cancelled | Outcome::Left | Outcome::NotBegun(_) => Ok(Stepped::On),
         Outcome::Ended(Err(error)) if now >= verify.within.after(row.started_at) => {
-            finish(cx, run, row, (AttemptState::Failed, None, Some(error.to_string())), &verify.step).await?;
-            end(cx, run.id, RunState::Failed, format!("the check did not pass within {}: {error}", verify.within)).await
+            let onward = (RunState::Failed, Some(format!("the check did not pass within {}: {error}", verify.within)));
+            finish_and_go_on(cx, run, row, (AttemptState::Failed, None, Some(error.to_string())), &verify.step, onward).await
         }
         Outcome::Ended(Err(_)) => Ok(Stepped::Later(verify.every.after(now))),
     }
@@ -123,7 +127,10 @@ pub(crate) async fn verify(cx: &Cx, run: &Run) -> Result<Stepped, store::Error> 
 async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64) -> Result<Stepped, store::Error> {
     let mut row = new_attempt(cx, run, index, step, number);
     let Some(_ours) = cx.wake.under_way.take(&row) else { return Ok(Stepped::On) };
-    let fence = fence_of(&cx.store.read().await?.fences_of(run.id).await?, step);
+    let fence = match &step.target {
+        Some(_) => fence_of(&cx.store.glance().await?.fences_of(run.id).await?, step),
+        None => None,
+    };
     row.place = Some(Place { instance: cx.store.instance().to_owned(), start: cx.store.start(), fence, execution: None });
     let begin = if outlives(cx, step) { Begin::ByAction } else { Begin::Stored };
     if begin == Begin::Stored
@@ -141,7 +148,10 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     if unwritten && let Some(stepped) = intend(cx, run.id, step, &row).await? {
         return Ok(stepped);
     }
-    finish(cx, run, row, told, step).await?;
+    if told.0 == AttemptState::Succeeded && usize::try_from(index).is_ok_and(|index| index + 1 == run.plan.steps.len()) {
+        return finish_and_go_on(cx, run, row, told, step, after_last(run)).await;
+    }
+    finish(cx, run, row, &told, step).await?;
     Ok(Stepped::On)
 }
 
@@ -153,8 +163,9 @@ pub(crate) async fn intend(cx: &Cx, id: RunId, step: &PlannedStep, row: &Attempt
     }
     // Read in the transaction that stores the intent: a cancel that came first wins.
     let Some(run) = batch.tx.run(id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Some(Stepped::On)) };
-    let fences = batch.tx.fences_of(id).await?;
-    if let Some(lost) = run.plan.targets().into_iter().find(|target| !fences.contains_key(*target)) {
+    let targets = run.plan.targets();
+    let fences = if targets.is_empty() { BTreeMap::new() } else { batch.tx.fences_of(id).await? };
+    if let Some(lost) = targets.into_iter().find(|target| !fences.contains_key(*target)) {
         let why = format!("it has lost its lock on {lost}, which a later run may hold");
         drop(batch);
         return end(cx, id, RunState::Failed, why).await.map(Some);
@@ -201,7 +212,7 @@ async fn check(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt, why: &s
         Ok(code) => return ask_people(cx, run.id, step, &format!("{why}, and its check exited with {code}")).await,
         Err(problem) => return ask_people(cx, run.id, step, &format!("{why}, and its check cannot tell: {problem}")).await,
     };
-    finish(cx, run, row, told, step).await?;
+    finish(cx, run, row, &told, step).await?;
     Ok(Stepped::On)
 }
 

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::codec::{clean, from_doc, to_doc};
-use crate::tx::{exec, row};
+use crate::tx::{exec_rows, row};
 use crate::{Error, Tx};
 
 /// Where the epoch is kept.
@@ -34,11 +34,13 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn set_flag(&mut self, key: &str, value: &Value) -> Result<(), Error> {
-        exec!(
+        let one = [(clean(key), to_doc(value)?)];
+        exec_rows!(
             self,
-            "insert into flags (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value",
-            clean(key),
-            to_doc(value)?
+            "insert into flags (key, value) ",
+            one,
+            |b, flag| b.push_bind(flag.0.as_ref()).push_bind(&flag.1),
+            " on conflict (key) do update set value = excluded.value"
         );
         Ok(())
     }

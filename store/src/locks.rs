@@ -7,7 +7,7 @@ use domain::run::Fence;
 use jiff::Timestamp;
 
 use crate::codec::{clean, id, micros, time};
-use crate::tx::{exec, exec_rows, rows, rows_of};
+use crate::tx::{exec_rows, rows, rows_of};
 use crate::{Error, Tx};
 
 impl Tx {
@@ -83,7 +83,7 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn unlock_targets(&mut self, run: RunId) -> Result<(), Error> {
-        exec!(self, "delete from target_locks where run_id = $1", run.to_string());
+        exec_rows!(self, "delete from target_locks where run_id in (", [run], |b, run| b.push_bind(run.to_string()), ")");
         Ok(())
     }
 }

@@ -33,19 +33,30 @@ impl Job for RunAdvance {
 }
 
 async fn advance(cx: &Cx, id: RunId) -> Result<Done, JobError> {
+    let mut begun = None;
     loop {
-        let run = cx.store.read().await?.run(id).await?;
-        let Some(run) = run else {
-            return Ok(Done::Finished);
+        // Of one that was just started it is known how it stands, and that nothing was attempted.
+        let (run, attempts) = match begun.take() {
+            Some(run) => (run, Vec::new()),
+            None => {
+                let mut look = cx.store.glance().await?;
+                let Some(run) = look.run(id).await? else { return Ok(Done::Finished) };
+                let attempts = if run.started_at.is_some() { look.attempts(id).await? } else { Vec::new() };
+                (run, attempts)
+            }
         };
         // Somebody else may be carrying it out by now: whoever has it goes on.
         if !cx.claim.still_ours() {
             return Ok(Done::Again(cx.clock.now()));
         }
         let stepped = match run.state {
-            RunState::Queued | RunState::Held => crate::starting::start(cx, id).await?,
-            RunState::Running => steps::next(cx, &run).await?,
-            RunState::Verifying => steps::verify(cx, &run).await?,
+            RunState::Queued | RunState::Held => {
+                let (stepped, started) = crate::starting::start(cx, id).await?;
+                begun = started;
+                stepped
+            }
+            RunState::Running => steps::next(cx, &run, &attempts).await?,
+            RunState::Verifying => steps::verify(cx, &run, attempts).await?,
             _ => return Ok(Done::Finished),
         };
         match stepped {
