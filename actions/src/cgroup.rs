@@ -32,11 +32,6 @@ impl Cgroup {
         made.path.join("cgroup.kill").exists().then_some(made)
     }
 
-    #[cfg(test)]
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Goes into it, so that whatever this process starts begins inside. Ahead of time, because the kernel may take milliseconds to move somebody. Without
     /// the right to, as in a group that was not delegated, it stays outside.
     pub(crate) fn enter(&self) -> bool {
@@ -96,7 +91,7 @@ fn move_to(group: &Path) -> io::Result<()> {
 }
 
 /// The folder of the group that this process is in.
-fn home() -> Option<PathBuf> {
+pub(crate) fn home() -> Option<PathBuf> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     folder(&groups, &mounts)

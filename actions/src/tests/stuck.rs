@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::shim::{intended, lines, mark, slow, stand_in, take_up};
 use super::{Fate, World, failed, living, script, until};
 use crate::Executions;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::proc::Stat;
 
 /// What becomes of a shim that stands still.
@@ -71,11 +71,14 @@ fn locked_in(group: &Path) -> Vec<OsString> {
 
 #[tokio::test]
 async fn a_shim_that_cannot_leave_its_control_group_ends_its_command_and_not_itself() {
-    let Some(outer) = Cgroup::make(&format!("outer-{}", std::process::id())) else {
+    if Cgroup::make("try-locked").is_none() {
         println!("no control groups for us on this host: not tried");
         return;
-    };
-    let start = locked_in(outer.path());
+    }
+    // Without the prefix of those that are tidied up.
+    let outer = cgroup::home().unwrap().join(format!("locked-{}", std::process::id()));
+    fs::create_dir(&outer).unwrap();
+    let start = locked_in(&outer);
     let world = World::with(|dir, settings| {
         settings.executions = Arc::new(Executions::open(&dir.join("locked"), start).unwrap());
     })
@@ -83,9 +86,9 @@ async fn a_shim_that_cannot_leave_its_control_group_ends_its_command_and_not_its
     let shown = world.run("command", json!({ "program": "/bin/cat", "args": ["/proc/self/cgroup"] })).await;
     let Ok(shown) = shown else {
         println!("no mounts of our own on this host: not tried ({shown:?})");
-        return;
+        return fs::remove_dir(&outer).unwrap();
     };
-    let inner = |pid: i32| -> PathBuf { outer.path().join(format!("watchkeeper-{pid}")) };
+    let inner = |pid: i32| -> PathBuf { outer.join(format!("watchkeeper-{pid}")) };
     let shim = intended(&world).pid;
     assert!(shown.data["stdout"].as_str().unwrap().contains(&format!("/watchkeeper-{shim}")), "{}", shown.data["stdout"]);
     // Deaf to TERM, and away from its group: the control group would be killed, and the shim with it.
@@ -98,6 +101,7 @@ async fn a_shim_that_cannot_leave_its_control_group_ends_its_command_and_not_its
     assert_eq!(living(&mark(&world)), 0);
     assert!(inner(shim).is_dir(), "it got out");
     drop(world);
-    let left = || fs::read_dir(outer.path()).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let left = || fs::read_dir(&outer).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
     until("nobody is left in it", || left().filter(|group| fs::remove_dir(group).is_err()).count() == 0).await;
+    fs::remove_dir(&outer).unwrap();
 }
