@@ -67,7 +67,8 @@ on_both! {
             let mut tx = store.begin().await.unwrap();
             tx.set_flag("half", &true.into()).await.unwrap();
             // Cut off at another place each time.
-            let work = async { while tx.set_flag("half", &n.into()).await.is_ok() {} };
+            // What is only written may wait; what is read does not.
+            let work = async { while tx.set_flag("half", &n.into()).await.is_ok() && tx.flag("half").await.is_ok() {} };
             let _ = tokio::time::timeout(Duration::from_millis(n), work).await;
         }
         let mut tx = store.begin().await.unwrap();
