@@ -80,7 +80,8 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
     let now = cx.clock.now();
     let place = row.place.as_ref();
     let deadline = if resume { step.timeout.after(row.started_at) } else { step.timeout.after(now) };
-    let host = Arc::new(Host { cx: cx.clone(), step: step.clone(), row: row.clone(), begin, begun: Mutex::default() });
+    let targets = run.plan.targets().into_iter().map(str::to_owned).collect();
+    let host = Arc::new(Host { cx: cx.clone(), targets, step: step.clone(), row: row.clone(), begin, begun: Mutex::default() });
     let action_cx = ActionCx {
         run: run.id,
         step: step.id.clone(),
@@ -164,6 +165,8 @@ impl Drop for Ours {
 /// What a step may ask of its run.
 struct Host {
     cx: Cx,
+    /// Of the whole run.
+    targets: Vec<String>,
     step: PlannedStep,
     row: Attempt,
     begin: Begin,
@@ -188,7 +191,7 @@ impl Host {
     /// Stores the process that carries the attempt out, with the attempt itself where that is not stored yet.
     async fn store(&self, row: &Attempt, first: bool) -> Result<Option<Stepped>, store::Error> {
         if first {
-            return steps::intend(&self.cx, row.run, &self.step, row).await;
+            return steps::intend(&self.cx, &self.targets, &self.step, row).await;
         }
         let mut batch = Batch::begin(&self.cx).await?;
         if batch.tx.run(row.run).await?.is_none_or(|run| run.state != RunState::Running) {

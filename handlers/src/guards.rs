@@ -5,7 +5,7 @@ use domain::alert::AlertState;
 use domain::run::{Run, RunState};
 use jiff::SignedDuration;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::batch::Batch;
 
@@ -51,7 +51,12 @@ pub(crate) async fn check(batch: &mut Batch<'_>, run: &Run) -> Result<Verdict, s
 /// Why automation is paused, if it is.
 pub(crate) async fn paused(batch: &mut Batch<'_>) -> Result<Option<String>, store::Error> {
     let flag = batch.tx.flag(PAUSED_FLAG).await?;
-    Ok(flag.filter(|flag| flag["paused"] == true).map(|flag| flag["reason"].as_str().unwrap_or_default().to_owned()))
+    Ok(flag.filter(is_paused).map(|flag| flag["reason"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// Whether this value of the flag means that automation is paused.
+pub(crate) fn is_paused(flag: &Value) -> bool {
+    flag["paused"] == true
 }
 
 /// How often a route's remedy failed in a row.

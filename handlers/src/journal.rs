@@ -54,10 +54,9 @@ async fn store_end(
     end_attempt(&mut batch, &mut row, told).await?;
     tell(&mut batch, run, &row, step);
     let mut stepped = Stepped::On;
-    if let Some(onward) = onward
-        && let Some(now) = batch.tx.run(run.id).await?.filter(|now| now.state == run.state)
-    {
-        stepped = go_on(&mut batch, now, onward).await?;
+    if let Some(onward) = onward {
+        // By its version: whoever changed it meanwhile goes first.
+        stepped = go_on(&mut batch, run.clone(), onward).await?;
     }
     batch.commit().await?;
     if row.attempt > 1 {
@@ -159,16 +158,29 @@ pub(crate) async fn end_in(batch: &mut Batch<'_>, mut run: Run, state: RunState,
     let id = run.id;
     let verified = state == RunState::Succeeded && run.state == RunState::Verifying;
     runs::put_state(batch, &mut run, state, Some(reason.clone())).await?;
-    batch.tx.unlock_targets(id).await?;
-    guards::count_failure(batch, &run, state != RunState::Succeeded).await?;
     if let Some(began) = run.started_at {
         let took = batch.now.duration_since(began).as_secs_f64();
         metrics::histogram!("watchkeeper_run_duration_seconds", "runbook" => run.runbook.clone()).record(took);
     }
     batch.audit("system", "run.end", format!("run:{id}"), AuditDecision::Allowed, state.as_str(), json!({ "why": reason }));
     tracing::info!(run.id = %id, runbook = %run.runbook, state = state.as_str(), "run ended");
-    let Some(incident) = run.incident else { return Ok(()) };
-    let reason = clean_line(&reason, 400);
+    if let Some(incident) = run.incident {
+        tell_end(batch, &run, incident, state, verified, &reason).await?;
+    }
+    // On SQLite they go with what is written next: nothing is read after them.
+    batch.tx.unlock_targets(id).await?;
+    guards::count_failure(batch, &run, state != RunState::Succeeded).await
+}
+
+async fn tell_end(
+    batch: &mut Batch<'_>,
+    run: &Run,
+    incident: IncidentId,
+    state: RunState,
+    verified: bool,
+    reason: &str,
+) -> Result<(), store::Error> {
+    let reason = clean_line(reason, 400);
     let call = if state == RunState::Failed && run.plan.on_failure.escalate { " A person has to look now." } else { "" };
     batch.tell(incident, EntryKind::Run, None, format!("{} {}: {reason}.{call}", run.runbook, state.as_str()));
     batch.note_automation(incident, format!("{} {}: {reason}", run.runbook, state.as_str())).await?;

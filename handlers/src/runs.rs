@@ -186,9 +186,12 @@ pub(crate) async fn put_state(batch: &mut Batch<'_>, run: &mut Run, next: RunSta
     }
     if !next.is_active() {
         run.finished_at = Some(batch.now);
+    }
+    batch.put_run(run, expected).await?;
+    if !next.is_active() {
         metrics::counter!("watchkeeper_runs_total", "runbook" => run.runbook.clone(), "outcome" => next.as_str()).increment(1);
     }
-    batch.put_run(run, expected).await
+    Ok(())
 }
 
 /// The job that carries a run forward.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use domain::act::PAUSED_FLAG;
 use domain::action::{Effect, OnUnknown};
 use domain::duration::Dur;
-use domain::id::RunId;
 use domain::plan::PlannedStep;
 use domain::run::{Attempt, AttemptState, Fence, Place, Run, RunState};
 use jiff::{SignedDuration, Timestamp};
@@ -133,8 +133,9 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     };
     row.place = Some(Place { instance: cx.store.instance().to_owned(), start: cx.store.start(), fence, execution: None });
     let begin = if outlives(cx, step) { Begin::ByAction } else { Begin::Stored };
+    let targets: Vec<String> = run.plan.targets().into_iter().map(str::to_owned).collect();
     if begin == Begin::Stored
-        && let Some(stepped) = intend(cx, run.id, step, &row).await?
+        && let Some(stepped) = intend(cx, &targets, step, &row).await?
     {
         return Ok(stepped);
     }
@@ -145,7 +146,7 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     let Some(told) = told else { return Ok(Stepped::Later(cx.clock.now())) };
     // It ended before it began: that is an attempt too.
     let unwritten = begin == Begin::ByAction && row.place.as_ref().is_none_or(|place| place.execution.is_none());
-    if unwritten && let Some(stepped) = intend(cx, run.id, step, &row).await? {
+    if unwritten && let Some(stepped) = intend(cx, &targets, step, &row).await? {
         return Ok(stepped);
     }
     if told.0 == AttemptState::Succeeded && usize::try_from(index).is_ok_and(|index| index + 1 == run.plan.steps.len()) {
@@ -156,16 +157,20 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
 }
 
 /// Stores that an attempt begins; `None` if it may, and otherwise how the run goes on instead.
-pub(crate) async fn intend(cx: &Cx, id: RunId, step: &PlannedStep, row: &Attempt) -> Result<Option<Stepped>, store::Error> {
+/// `targets` are those of the whole run, whose plan stays as it is while it runs.
+pub(crate) async fn intend(cx: &Cx, targets: &[String], step: &PlannedStep, row: &Attempt) -> Result<Option<Stepped>, store::Error> {
+    let id = row.run;
     let mut batch = Batch::begin(cx).await?;
-    if guards::paused(&mut batch).await?.is_some() {
+    // Read in the transaction that stores the intent: a cancel that came first wins.
+    let Some((state, paused)) = batch.tx.run_state(id, PAUSED_FLAG).await? else { return Ok(Some(Stepped::On)) };
+    if paused.as_ref().is_some_and(guards::is_paused) {
         return Ok(Some(Stepped::Later(batch.now + PAUSED_WAIT)));
     }
-    // Read in the transaction that stores the intent: a cancel that came first wins.
-    let Some(run) = batch.tx.run(id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Some(Stepped::On)) };
-    let targets = run.plan.targets();
+    if state != RunState::Running {
+        return Ok(Some(Stepped::On));
+    }
     let fences = if targets.is_empty() { BTreeMap::new() } else { batch.tx.fences_of(id).await? };
-    if let Some(lost) = targets.into_iter().find(|target| !fences.contains_key(*target)) {
+    if let Some(lost) = targets.iter().find(|target| !fences.contains_key(*target)) {
         let why = format!("it has lost its lock on {lost}, which a later run may hold");
         drop(batch);
         return end(cx, id, RunState::Failed, why).await.map(Some);

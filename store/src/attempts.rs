@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::codec::{from_doc, to_doc};
 use crate::runs::ACTIVE;
-use crate::tx::{exec, rows};
+use crate::tx::{exec, row, rows};
 use crate::{Error, Tx};
 
 impl Tx {
@@ -74,17 +74,18 @@ impl Tx {
     /// # Errors
     /// [`Error::Conflict`] if it was not begun, or has a result.
     pub async fn finish_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        let updated = exec!(
+        // With what it was, because an answer may go with what waits: the beginning of the transaction.
+        let updated: Option<(i64,)> = row!(
             self,
             "update attempts set state = $1, doc = $2 where run_id = $3 and step_index = $4 and attempt = $5 \
-             and state in ('started', 'unknown')",
+             and state in ('started', 'unknown') returning attempt",
             attempt.state.as_str(),
             to_doc(attempt)?,
             attempt.run.to_string(),
             attempt.index,
             attempt.attempt
         );
-        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+        if updated.is_some() { Ok(()) } else { Err(Error::Conflict) }
     }
 
     /// A run's journal, in order.

@@ -8,7 +8,7 @@ use domain::incident::Incident;
 use domain::lifecycle::of_incident;
 
 use crate::codec::{clean, from_doc, micros, to_doc};
-use crate::tx::{exec, exec_rows, row, rows, rows_of};
+use crate::tx::{exec_rows, row, rows, rows_built, rows_of};
 use crate::{Change, Error, Tx};
 
 /// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, group_key) in (..)`.
@@ -111,20 +111,17 @@ impl Tx {
     /// [`Error::Conflict`] if its stored version is not `expected_version`, or if it would be a second open one.
     pub async fn put_incident(&mut self, incident: &Incident, expected_version: i64) -> Result<(), Error> {
         let before = self.state_before("select state from incidents where id = $1", incident.id.to_string()).await?;
-        let updated = exec!(
-            self,
-            "update incidents set state = $1, severity_name = $2, search = $3, resolved_at = $4, version = $5, doc = $6 \
-             where id = $7 and version = $8",
-            incident.state.as_str(),
-            clean(&incident.severity_name),
-            search(&incident.title),
-            incident.resolved.as_ref().map(|(at, _)| micros(*at)),
-            incident.version,
-            to_doc(incident)?,
-            incident.id.to_string(),
-            expected_version
-        );
-        if updated != 1 {
+        let doc = to_doc(incident)?;
+        let updated: Vec<(String,)> = rows_built!(self, |sql| {
+            sql.push("update incidents set state = ").push_bind(incident.state.as_str());
+            sql.push(", severity_name = ").push_bind(clean(&incident.severity_name));
+            sql.push(", search = ").push_bind(search(&incident.title));
+            sql.push(", resolved_at = ").push_bind(incident.resolved.as_ref().map(|(at, _)| micros(*at)));
+            sql.push(", version = ").push_bind(incident.version).push(", doc = ").push_bind(&doc);
+            sql.push(" where id = ").push_bind(incident.id.to_string());
+            sql.push(" and version = ").push_bind(expected_version).push(" returning id");
+        });
+        if updated.len() != 1 {
             return Err(Error::Conflict);
         }
         self.incident_changed(incident, before.as_deref());

@@ -4,6 +4,7 @@ use domain::id::{IncidentId, RunId};
 use domain::lifecycle::of_run;
 use domain::run::{Run, RunState};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::codec::{clean, from_doc, from_word, id, maybe_time, micros, time, to_doc};
 use crate::tx::{exec, exec_rows, row, rows};
@@ -106,6 +107,17 @@ impl Tx {
     pub async fn run(&mut self, id: RunId) -> Result<Option<Run>, Error> {
         let found: Option<(String,)> = row!(self, "select doc from runs where id = $1", id.to_string());
         found.map(|(doc,)| from_doc("runs", id, &doc)).transpose()
+    }
+
+    /// Where a run stands, and a flag's value if it was ever set: in one trip.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn run_state(&mut self, id: RunId, flag: &str) -> Result<Option<(RunState, Option<Value>)>, Error> {
+        let sql = "select r.state, f.value from runs r left join flags f on f.key = $2 where r.id = $1";
+        let found: Option<(String, Option<String>)> = row!(self, sql, id.to_string(), clean(flag));
+        let Some((state, value)) = found else { return Ok(None) };
+        Ok(Some((from_word("runs", id, &state)?, value.map(|value| from_doc("flags", flag, &value)).transpose()?)))
     }
 
     /// An incident's runs, oldest first.
