@@ -4,9 +4,11 @@ use domain::act::{Act, ActOutcome, Identity, Verb};
 use domain::audit::AuditDecision;
 use domain::button::Pressed;
 use domain::card::ButtonKind;
+use domain::id::{ApprovalId, IncidentId, RunId};
 use domain::job::{NewJob, Urgency};
 use domain::permission::Granted;
 use serde_json::json;
+use store::CardPost;
 
 use crate::acts;
 use crate::batch::Batch;
@@ -65,10 +67,16 @@ async fn ours(batch: &mut Batch<'_>, act: &Act, token: &str, verb: &Verb) -> Res
     if !says(pressed, verb) {
         return Ok(Err(forged()));
     }
-    match batch.tx.card_at(platform, &place.channel, &place.message).await? {
-        Some(card) if card_is_about(batch, card.incident, pressed).await? => Ok(Ok(())),
-        _ => Ok(Err(forged())),
-    }
+    let Some(incident) = incident_of(batch, pressed).await? else { return Ok(Err(forged())) };
+    let on_its_card = match batch.tx.card_at(platform, &place.channel, &place.message).await? {
+        Some(card) => card.incident == incident,
+        // Somebody may be quicker than the platform's answer to the post, or than its storing: then the card is in no other place yet.
+        None => {
+            let elsewhere = |card: &CardPost| card.platform == platform && card.channel_id == place.channel && card.message.is_some();
+            !batch.tx.cards_of(incident).await?.iter().any(elsewhere)
+        }
+    };
+    Ok(if on_its_card { Ok(()) } else { Err(forged()) })
 }
 
 /// Whether the token names the same thing as the act.
@@ -87,16 +95,15 @@ fn says(pressed: Pressed, verb: &Verb) -> bool {
     pressed.kind == kind && verb.object() == Some(pressed.object)
 }
 
-async fn card_is_about(batch: &mut Batch<'_>, incident: domain::id::IncidentId, pressed: Pressed) -> Result<bool, store::Error> {
-    if pressed.object == incident.0 {
-        return Ok(true);
-    }
-    let about = if pressed.kind.settlement().is_some() {
-        batch.tx.run(domain::id::RunId(pressed.object)).await?.and_then(|run| run.incident)
-    } else {
-        batch.tx.approval(domain::id::ApprovalId(pressed.object)).await?.and_then(|approval| approval.incident)
-    };
-    Ok(about == Some(incident))
+/// The incident on whose card a button is.
+async fn incident_of(batch: &mut Batch<'_>, pressed: Pressed) -> Result<Option<IncidentId>, store::Error> {
+    Ok(match pressed.kind {
+        kind if kind.settlement().is_some() => batch.tx.run(RunId(pressed.object)).await?.and_then(|run| run.incident),
+        ButtonKind::Approve | ButtonKind::Deny => {
+            batch.tx.approval(ApprovalId(pressed.object)).await?.and_then(|approval| approval.incident)
+        }
+        _ => Some(IncidentId(pressed.object)),
+    })
 }
 
 fn forged() -> ActOutcome {
