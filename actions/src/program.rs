@@ -94,7 +94,7 @@ pub(crate) enum ProgramError {
     #[error("cannot start {program}: {error}")]
     NotStarted { program: String, error: std::io::Error },
     /// What was to be taken up never began, and by now it will not.
-    #[error("the server stopped before it began")]
+    #[error("it was stopped before it began")]
     NeverBegan,
     /// It could not be ended, or nobody can tell how it ended.
     #[error("{0}")]

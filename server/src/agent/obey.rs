@@ -9,7 +9,7 @@ use actions::{Executions, Library, Supervisor};
 use anyhow::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, AckKind};
-use domain::action::{Action, ActionCatalogue, ActionCx, Effect};
+use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect};
 use domain::order::{Disobeyed, Ended, Order, Report, SERVER, obey};
 use domain::redact::Redactor;
 use domain::run::Execution;
@@ -237,6 +237,23 @@ impl Agent {
             Ok(action) => action,
             Err(why) => return Some(Ended::Refused(why)),
         };
+        let taken_up = resume.is_some();
+        let mut ended = self.attempt(order, action, resume, host).await?;
+        // Its shim was killed so early that nothing happened: the order still holds.
+        if taken_up && matches!(ended, Err(ActionError::NeverBegan(_))) && order.exp > SystemClock.now().as_second() {
+            self.library.forget(&order.jti);
+            ended = self.attempt(order, action, None, host).await?;
+        }
+        Some(ended.into())
+    }
+
+    async fn attempt(
+        &self,
+        order: &Order,
+        action: &dyn Action,
+        resume: Option<Execution>,
+        host: &Arc<Host>,
+    ) -> Option<Result<ActionOutput, ActionError>> {
         let deadline = Timestamp::from_second(order.deadline).unwrap_or(Timestamp::MAX);
         let cx = ActionCx {
             run: order.run,
@@ -255,10 +272,10 @@ impl Agent {
         let left = Duration::try_from(deadline.duration_since(SystemClock.now())).unwrap_or_default();
         let ended = tokio::select! {
             ended = tokio::time::timeout(left + CUT_OFF, action.run(&cx, &order.with)) => ended,
-            () = host.cancelled.cancelled(), if !lasting => return Some(Ended::Unknown("stopped by a person".to_owned())),
+            () = host.cancelled.cancelled(), if !lasting => return Some(Err(ActionError::Unknown("stopped by a person".to_owned()))),
             () = self.stop.cancelled(), if lasting => return None,
         };
-        Some(ended.map_or_else(|_| Ended::Unknown("it did not end in its time".to_owned()), Ended::from))
+        Some(ended.unwrap_or_else(|_| Err(ActionError::Unknown("it did not end in its time".to_owned()))))
     }
 
     /// Keeps how an order ended, then tells it.
