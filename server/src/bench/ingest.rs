@@ -43,9 +43,9 @@ pub(super) struct Args {
     /// What `--url` takes: Alertmanager's webhook, or the bare list of alerts that Alertmanager's own API takes.
     #[arg(long, value_enum, default_value_t, requires = "url")]
     form: Form,
-    /// The bearer token for `--url`.
-    #[arg(long, default_value = "none")]
-    bearer: String,
+    /// A bearer token for `--url`.
+    #[arg(long, requires = "url")]
+    bearer: Option<String>,
 }
 
 /// What a body looks like.
@@ -65,7 +65,7 @@ const ROUTES: &str = "routes: [ { name: bench, incident: { group_by: [alertname]
 /// Where requests go, and how they are made.
 enum Target {
     Own(Box<Bed>),
-    Other { address: SocketAddr, path: String, bearer: String, form: Form },
+    Other { address: SocketAddr, path: String, bearer: Option<String>, form: Form },
 }
 
 impl Target {
@@ -82,7 +82,7 @@ impl Target {
             Self::Other { address, path, bearer, form } => {
                 let whole = body("Bench", numbers, |_| 0);
                 let list = whole.split_once("\"alerts\":").and_then(|(_, rest)| rest.strip_suffix('}'));
-                request(*address, path, bearer, if *form == Form::Alerts { list.unwrap_or_default() } else { &whole })
+                request(*address, path, bearer.as_deref(), if *form == Form::Alerts { list.unwrap_or_default() } else { &whole })
             }
         }
     }
@@ -92,7 +92,7 @@ impl Target {
 pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
     let roles = if args.accept_only { Roles { worker: false, bot: false, ..Roles::ALL } } else { Roles::ALL };
     let target = match &args.url {
-        Some(url) => other(url, &args.bearer, args.form)?,
+        Some(url) => other(url, args.bearer.clone(), args.form)?,
         None => Target::Own(Box::new(Bed::start(args.common.store.as_deref(), roles, ROUTES, stop).await?)),
     };
     let mut report = Report::new(format!("ingest: {} senders, {} alerts per body, {} s", args.senders, args.alerts, args.seconds));
@@ -192,12 +192,12 @@ async fn history(args: &Args, target: &Target) -> anyhow::Result<u64> {
     Ok(first)
 }
 
-fn other(url: &str, bearer: &str, form: Form) -> anyhow::Result<Target> {
+fn other(url: &str, bearer: Option<String>, form: Form) -> anyhow::Result<Target> {
     let url = reqwest::Url::parse(url).context("--url")?;
     ensure!(url.scheme() == "http", "--url: only http:// can be asked at the speed that is wanted here");
     let host = url.host_str().context("--url names no host")?;
     let port = url.port_or_known_default().unwrap_or(80);
     let address = (host, port).to_socket_addrs()?.next().with_context(|| format!("{host} has no address"))?;
     let path = [url.path(), url.query().map(|query| format!("?{query}")).unwrap_or_default().as_str()].concat();
-    Ok(Target::Other { address, path, bearer: bearer.to_owned(), form })
+    Ok(Target::Other { address, path, bearer, form })
 }
