@@ -67,7 +67,7 @@ impl Inbox for Memory {
             return Err(error);
         }
         self.heard.lock().unwrap().push(delivery);
-        Ok(Accepted { seqs: vec![1], repeats: 0 })
+        Ok(Accepted { seqs: vec![1], repeats: Some(0) })
     }
 
     async fn outcome(&self, _seq: i64, _wait: Duration) -> Result<Option<ActOutcome>, InboxError> {

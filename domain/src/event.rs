@@ -133,10 +133,9 @@ impl EventClass {
     /// The number of lanes of each class.
     pub const LANES: u16 = 64;
 
-    /// The lane for an order key: 0..64 for machines, 64..128 for people.
-    pub fn lane(self, order_key: &str) -> u16 {
-        let hash = ContentKey::of(&[order_key.as_bytes()]);
-        let lane = u16::from(hash.0[0]) % Self::LANES;
+    /// The lane for an order key's hash ([`NewEvent::order_hash`]): 0..64 for machines, 64..128 for people.
+    pub fn lane(self, order_hash: ContentKey) -> u16 {
+        let lane = u16::from(order_hash.0[0]) % Self::LANES;
         match self {
             Self::Machine => lane,
             Self::Person => Self::LANES + lane,
@@ -148,16 +147,21 @@ impl NewEvent {
     /// An alert sighting: its key covers everything that the source said, never who sent it or when it arrived, so that two
     /// Alertmanagers of one cluster, and their retries, meet the same key.
     pub fn sighting(source: &str, sighting: Sighting) -> Self {
+        // Canonical JSON as it is: the labels are sorted, and there are no numbers.
         let content =
-            serde_json::to_value((&sighting.status, &sighting.labels, &sighting.annotations, &sighting.starts_at, &sighting.ends_at))
-                .map(|value| crate::canonical::canonical_json(&value))
+            serde_json::to_vec(&(&sighting.status, &sighting.labels, &sighting.annotations, &sighting.starts_at, &sighting.ends_at))
                 .unwrap_or_default();
         Self {
-            key: ContentKey::of(&[b"alert", source.as_bytes(), sighting.fingerprint.as_bytes(), content.as_bytes()]),
+            key: ContentKey::of(&[b"alert", source.as_bytes(), sighting.fingerprint.as_bytes(), &content]),
             order_key: format!("{source}/{}", sighting.fingerprint),
             class: EventClass::Machine,
             payload: Payload::Alert(sighting),
         }
+    }
+
+    /// The hash of the order key, by which its lane and its chain are found.
+    pub fn order_hash(&self) -> ContentKey {
+        ContentKey::of(&[self.order_key.as_bytes()])
     }
 
     /// A heartbeat. Every one is an event of its own.
@@ -186,4 +190,29 @@ impl NewEvent {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
 fn is_zero(n: &u32) -> bool {
     *n == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sightings_key_is_that_of_its_canonical_json() {
+        let labels = [("Z", "1"), ("é", "\u{202e}\n\"\\"), ("a", "</script>"), ("alertname", "\u{0}\u{7f}😀")];
+        let sighting = Sighting {
+            fingerprint: "f".to_owned(),
+            status: Status::Resolved,
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            annotations: [("summary".to_owned(), "a\tb".to_owned())].into(),
+            starts_at: "2026-03-01T12:00:00.000001Z".parse().unwrap(),
+            ends_at: Some("2026-03-01T12:00:01Z".parse().unwrap()),
+            generator_url: None,
+            external_url: None,
+            cut: 0,
+        };
+        let told = (&sighting.status, &sighting.labels, &sighting.annotations, &sighting.starts_at, &sighting.ends_at);
+        let content = crate::canonical::canonical_json(&serde_json::to_value(told).unwrap());
+        let key = ContentKey::of(&[b"alert", b"am", b"f", content.as_bytes()]);
+        assert_eq!(NewEvent::sighting("am", sighting).key, key);
+    }
 }

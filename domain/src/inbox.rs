@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::act::ActOutcome;
-use crate::event::Delivery;
+use crate::event::{Delivery, NewEvent};
 use crate::id::IncidentId;
 
 /// Stores events. A return of `Ok` means that they survive `kill -9` and power loss.
@@ -17,6 +18,19 @@ pub trait Inbox: Send + Sync {
     /// [`InboxError`]; nothing was stored.
     async fn accept(&self, delivery: Delivery) -> Result<Accepted, InboxError>;
 
+    /// Whether a delivery of so many events is better brought sealed now: its body alone, because it will not be looked into yet.
+    fn wants_sealed(&self, _events: usize) -> bool {
+        false
+    }
+
+    /// Stores a sealed delivery, as [`Inbox::accept`]. Only where [`Inbox::wants_sealed`] said so just now.
+    ///
+    /// # Errors
+    /// [`InboxError`]; nothing was stored.
+    async fn accept_sealed(&self, _sealed: Sealed) -> Result<Accepted, InboxError> {
+        Err(InboxError::Unavailable("this inbox takes no sealed deliveries".to_owned()))
+    }
+
     /// What became of an act, waiting at most `wait` for it.
     ///
     /// # Errors
@@ -24,13 +38,39 @@ pub trait Inbox: Send + Sync {
     async fn outcome(&self, seq: i64, wait: std::time::Duration) -> Result<Option<ActOutcome>, InboxError>;
 }
 
+/// A delivery whose events an [`Opener`] finds in its body when it is their turn. Whoever brings it has read it before, so that bad input is refused.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The configured source, and the kind of it that reads the body.
+    pub source: String,
+    /// See `source`.
+    pub kind: &'static str,
+    /// What its sender calls it, the same over its retries, if it does.
+    pub id: Option<String>,
+    /// How many events it holds.
+    pub events: usize,
+    /// The body as received.
+    pub raw: Bytes,
+    /// When the edge received it.
+    pub received_at: Timestamp,
+}
+
+/// Finds the events of sealed deliveries.
+pub trait Opener: Send + Sync {
+    /// The events of a delivery; the arguments are [`Sealed`]'s, but that `id` names any delivery uniquely.
+    ///
+    /// # Errors
+    /// Says why the body cannot be read, for whoever looks at the sample that is kept then.
+    fn open(&self, source: &str, kind: &str, id: &str, received_at: Timestamp, raw: &[u8]) -> Result<Vec<NewEvent>, String>;
+}
+
 /// What was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// The events' places in the inbox, in the delivery's order; of a repeat, the first one's.
+    /// The events' places in the inbox, in the delivery's order; of a repeat, the first one's. Empty if the delivery is opened later: never an act's.
     pub seqs: Vec<i64>,
-    /// How many of them had been heard before.
-    pub repeats: u32,
+    /// How many of them had been heard before; `None` if the delivery is opened later.
+    pub repeats: Option<u32>,
 }
 
 /// Why nothing was stored.

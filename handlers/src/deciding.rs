@@ -65,8 +65,13 @@ pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
     let mut count = 0;
     for _ in 0..MOST_CLASHES {
         let mut batch = Batch::begin(cx).await?;
-        let events = batch.tx.claim_events(BATCH).await?;
+        let mut events = batch.tx.claim_events(BATCH).await?;
         if events.is_empty() {
+            events = batch.tx.open_deliveries(BATCH).await?;
+        }
+        if events.is_empty() {
+            // That nothing is left unopened is true once it is committed.
+            batch.tx.commit().await?;
             return Ok(0);
         }
         count = events.len();
@@ -90,6 +95,8 @@ async fn step_aside(cx: &Cx) {
 }
 
 async fn decide_singly(cx: &Cx, most: usize) -> Result<usize, store::Error> {
+    // What failed together may have come from deliveries that are unopened again: only in the queue can one event fail alone.
+    cx.store.queue_unopened(BATCH).await?;
     let mut clashes = 0;
     for done in 0..most {
         let mut batch = Batch::begin(cx).await?;

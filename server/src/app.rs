@@ -93,6 +93,7 @@ impl App {
         }));
         let link = config.nats.as_ref().map(|nats| Link::new(nats.link.clone()));
         let rules = Arc::new(ArcSwap::new(Arc::clone(&config.rules)));
+        store.open_with(Arc::new(webhook_gateway::sources::Reader(Arc::clone(&rules))));
         let (roll, remote) = match (&config.agents, &link) {
             (Some(agents), Some(link)) => {
                 let roll = Arc::new(Roll::new(agents, Arc::clone(&rules))?);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::act::ActOutcome;
 use domain::event::{Delivery, Event};
-use domain::inbox::{Accepted, Inbox, InboxError};
+use domain::inbox::{Accepted, Inbox, InboxError, Sealed};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::deliveries::Prepared;
@@ -61,13 +61,15 @@ struct Waiting {
 #[async_trait]
 impl Inbox for Store {
     async fn accept(&self, delivery: Delivery) -> Result<Accepted, InboxError> {
-        let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { delivery: Prepared::new(delivery)?, reply };
-        self.intake.0.try_send(waiting).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => InboxError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => InboxError::Unavailable("the store is closed".to_owned()),
-        })?;
-        answer.await.map_err(|_| InboxError::Unavailable("the store is closed".to_owned()))?
+        self.intake.take(Prepared::new(delivery)?).await
+    }
+
+    fn wants_sealed(&self, events: usize) -> bool {
+        self.core.unopened.opener().is_some() && self.core.decider(events).is_none()
+    }
+
+    async fn accept_sealed(&self, sealed: Sealed) -> Result<Accepted, InboxError> {
+        self.intake.take(Prepared::sealed(sealed)).await
     }
 
     async fn outcome(&self, seq: i64, wait: Duration) -> Result<Option<ActOutcome>, InboxError> {
@@ -94,6 +96,16 @@ impl Inbox for Store {
 }
 
 impl Intake {
+    /// Waits until a delivery is stored.
+    async fn take(&self, delivery: Prepared) -> Result<Accepted, InboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(Waiting { delivery, reply }).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => InboxError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => InboxError::Unavailable("the store is closed".to_owned()),
+        })?;
+        answer.await.map_err(|_| InboxError::Unavailable("the store is closed".to_owned()))?
+    }
+
     pub(crate) fn start(core: Arc<Core>, max_waiting: usize) -> Self {
         let (line, mut arrivals) = mpsc::channel(max_waiting.max(1));
         tokio::spawn(async move {
@@ -157,19 +169,23 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
     let events: usize = batch.iter().map(|delivery| delivery.events()).sum();
     let patience = PATIENCE + Duration::from_millis(u64::try_from(events).unwrap_or(u64::MAX));
     let begun = std::time::Instant::now();
-    let mut decider = core.decider(events);
+    let mut decider = core.decider(events).filter(|_| !batch.iter().any(|delivery| delivery.is_sealed()));
     for _ in 0..4 {
         let once = async {
             let mut tx = core.begin(Line::Ingest).await?;
-            let (accepted, fresh) = tx.insert_deliveries(batch, decider.is_some()).await?;
             match &decider {
-                Some(decider) => decider.decide(tx, fresh.map_or(Stored::Queued(events), Stored::Claimed)).await?,
+                Some(decider) => {
+                    let (accepted, fresh) = tx.insert_deliveries(batch, true).await?;
+                    decider.decide(tx, fresh.map_or(Stored::Queued(events), Stored::Claimed)).await?;
+                    Ok(accepted)
+                }
                 None => {
+                    let accepted = tx.store_deliveries(batch).await?;
                     tx.changed(Change::Events);
                     tx.commit().await?;
+                    Ok(accepted)
                 }
             }
-            Ok(accepted)
         };
         match tokio::time::timeout(patience, once).await {
             // A decision's failure is not the delivery's: it is stored without one, and whoever decides later finds out what it is.
@@ -200,6 +216,6 @@ impl Core {
     /// Who decides so many events at once, if they are few and nothing else waits.
     fn decider(&self, events: usize) -> Option<Arc<dyn Decider>> {
         let decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade);
-        decider.filter(|decider| events <= AT_ONCE && decider.is_free())
+        decider.filter(|decider| events <= AT_ONCE && decider.is_free() && self.unopened.is_none())
     }
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use domain::canonical::ContentKey;
 use domain::event::{Delivery, Event, EventClass, NewEvent};
 use domain::id::DeliveryId;
-use domain::inbox::{Accepted, InboxError};
+use domain::inbox::{Accepted, InboxError, Sealed};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::codec::{clean, corrupt, micros, time};
 use crate::tx::{exec_rows, rows, rows_of};
@@ -18,20 +19,42 @@ const RECENT: i64 = 65_536;
 /// A delivery as rows, made by whoever brings it, so that the one writer only writes.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    id: Vec<u8>,
-    source: String,
-    received_at: i64,
-    raw: Bytes,
-    events: Vec<Row>,
+    pub(crate) id: Vec<u8>,
+    pub(crate) source: String,
+    pub(crate) received_at: i64,
+    pub(crate) body: Body,
+    pub(crate) content: Content,
+}
+
+/// What it holds.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Rows(Vec<Row>),
+    /// What an opener will find in the body: how many events, by the kind and the id of [`Sealed`].
+    Sealed {
+        events: usize,
+        kind: &'static str,
+        id: Option<String>,
+    },
+}
+
+/// The delivery as it was received.
+#[derive(Debug)]
+pub(crate) enum Body {
+    None,
+    /// To be kept, if anything in it is new.
+    New(Bytes),
+    /// Kept already; let it go if nothing in it is new.
+    Kept,
 }
 
 #[derive(Debug)]
-struct Row {
-    key: [u8; 16],
-    lane: i64,
-    chain: i64,
-    person: bool,
-    payload: Vec<u8>,
+pub(crate) struct Row {
+    pub(crate) key: [u8; 16],
+    pub(crate) lane: i64,
+    pub(crate) chain: i64,
+    pub(crate) person: bool,
+    pub(crate) payload: Box<RawValue>,
 }
 
 impl Prepared {
@@ -41,27 +64,52 @@ impl Prepared {
             id: DeliveryId::new(delivery.received_at).0.as_bytes().to_vec(),
             source: clean(&delivery.source).into_owned(),
             received_at: micros(delivery.received_at),
-            raw: delivery.raw,
-            events: rows,
+            body: if delivery.raw.is_empty() { Body::None } else { Body::New(delivery.raw) },
+            content: Content::Rows(rows),
         })
+    }
+
+    pub(crate) fn sealed(sealed: Sealed) -> Self {
+        Self {
+            id: DeliveryId::new(sealed.received_at).0.as_bytes().to_vec(),
+            source: clean(&sealed.source).into_owned(),
+            received_at: micros(sealed.received_at),
+            body: Body::New(sealed.raw),
+            content: Content::Sealed { events: sealed.events, kind: sealed.kind, id: sealed.id },
+        }
+    }
+
+    /// The rows of its events; none if it is sealed.
+    pub(crate) fn rows(&self) -> &[Row] {
+        match &self.content {
+            Content::Rows(rows) => rows,
+            Content::Sealed { .. } => &[],
+        }
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(self.content, Content::Sealed { .. })
     }
 
     /// How many events it holds.
     pub(crate) fn events(&self) -> usize {
-        self.events.len()
+        match &self.content {
+            Content::Rows(rows) => rows.len(),
+            Content::Sealed { events, .. } => *events,
+        }
     }
 }
 
 impl Row {
-    fn new(event: &NewEvent) -> Result<Self, Error> {
-        let hash = ContentKey::of(&[event.order_key.as_bytes()]).0;
-        let [a, b, c, d, e, f, g, h, ..] = hash;
+    pub(crate) fn new(event: &NewEvent) -> Result<Self, Error> {
+        let hash = event.order_hash();
+        let [a, b, c, d, e, f, g, h, ..] = hash.0;
         Ok(Self {
             key: event.key.0,
-            lane: i64::from(event.class.lane(&event.order_key)),
+            lane: i64::from(event.class.lane(hash)),
             chain: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
             person: event.class == EventClass::Person,
-            payload: serde_json::to_vec(&event.payload).map_err(|error| Error::Refused(error.to_string()))?,
+            payload: to_raw_value(&event.payload).map_err(|error| Error::Refused(error.to_string()))?,
         })
     }
 }
@@ -84,14 +132,14 @@ enum Last {
 
 impl Tx {
     /// Stores deliveries and queues their events; or claims them at once, in the order in which they are to be decided, if that is wanted, they all
-    /// are new and nothing waits in the queue.
+    /// are new and nothing waits in the queue. None may be unopened that came before, and these may not be sealed.
     pub(crate) async fn insert_deliveries(
         &mut self,
         batch: &[&Prepared],
         at_once: bool,
     ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
         let all: Vec<(&Prepared, &Row)> =
-            batch.iter().flat_map(|delivery| delivery.events.iter().map(move |row| (*delivery, row))).collect();
+            batch.iter().flat_map(|delivery| delivery.rows().iter().map(move |row| (*delivery, row))).collect();
         let (mut fresh, some_wait) = self.insert_events(&all, at_once).await?;
         if at_once && !some_wait && fresh.len() == all.len() {
             return self.claim_fresh(batch, &fresh).await;
@@ -102,27 +150,27 @@ impl Tx {
 
         let mut new = Vec::with_capacity(all.len());
         let mut bumps: HashMap<i64, (i64, i64)> = HashMap::new();
-        let mut deliveries = Vec::new();
+        let mut new_evidence = Vec::new();
         let mut seqs_of_fresh = HashMap::new();
         let mut answers = Vec::with_capacity(batch.len());
         for delivery in batch.iter().copied() {
-            let mut accepted = Accepted { seqs: Vec::with_capacity(delivery.events.len()), repeats: 0 };
+            let (mut seqs, mut repeats) = (Vec::with_capacity(delivery.events()), 0);
             let mut evidence = false;
-            for row in &delivery.events {
+            for row in delivery.rows() {
                 let pending = |seq, seen| Pending { seq, lane: row.lane, chain: row.chain, seen_at: delivery.received_at, seen };
                 if let Some(seq) = fresh.remove(&row.key) {
                     seqs_of_fresh.insert(row.key, seq);
                     last.insert(row.chain, Last::New(new.len()));
                     new.push(pending(seq, 1));
-                    accepted.seqs.push(seq);
+                    seqs.push(seq);
                     evidence = true;
                     continue;
                 }
                 let Some(&seq) = seqs_of_fresh.get(&row.key).or_else(|| known.get(&row.key)) else {
                     return Err(Error::Retry);
                 };
-                accepted.seqs.push(seq);
-                accepted.repeats += 1;
+                seqs.push(seq);
+                repeats += 1;
                 if row.person {
                     continue;
                 }
@@ -142,13 +190,12 @@ impl Tx {
                     }
                 }
             }
-            if evidence && !delivery.raw.is_empty() {
-                deliveries.push(delivery);
-            }
-            answers.push(accepted);
+            new_evidence.push((delivery, evidence));
+            metrics::counter!("watchkeeper_events_deduplicated_total", "source" => delivery.source.clone()).increment(repeats.into());
+            answers.push(Accepted { seqs, repeats: Some(repeats) });
         }
         self.insert_pending(&new, bumps).await?;
-        self.keep_bodies(&deliveries).await?;
+        self.keep_bodies(&new_evidence).await?;
         Ok((answers, None))
     }
 
@@ -160,8 +207,8 @@ impl Tx {
     ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
         let (mut answers, mut people, mut machines) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
         for delivery in batch.iter().copied() {
-            let mut seqs = Vec::with_capacity(delivery.events.len());
-            for row in &delivery.events {
+            let mut seqs = Vec::with_capacity(delivery.events());
+            for row in delivery.rows() {
                 let &seq = fresh.get(&row.key).ok_or(Error::Retry)?;
                 let received_at = time("events", seq, delivery.received_at)?;
                 let event = Event {
@@ -172,29 +219,38 @@ impl Tx {
                     last_seen: received_at,
                     seen: 1,
                     attempts: 0,
-                    payload: serde_json::from_slice(&row.payload).map_err(|error| corrupt("events", seq, error))?,
+                    payload: serde_json::from_str(row.payload.get()).map_err(|error| corrupt("events", seq, error))?,
                 };
                 seqs.push(seq);
                 self.claimed.entry(seq).or_default();
                 if row.person { &mut people } else { &mut machines }.push(event);
             }
-            answers.push(Accepted { seqs, repeats: 0 });
+            answers.push(Accepted { seqs, repeats: Some(0) });
         }
-        let bodies: Vec<&Prepared> = batch.iter().copied().filter(|delivery| !delivery.raw.is_empty() && delivery.events() > 0).collect();
+        let bodies: Vec<(&Prepared, bool)> = batch.iter().map(|delivery| (*delivery, delivery.events() > 0)).collect();
         self.keep_bodies(&bodies).await?;
         people.append(&mut machines);
         Ok((answers, Some(people)))
     }
 
-    /// Keeps what came as it came.
-    async fn keep_bodies(&mut self, deliveries: &[&Prepared]) -> Result<(), Error> {
+    /// Keeps what came as it came, where something in it is new.
+    pub(crate) async fn keep_bodies(&mut self, deliveries: &[(&Prepared, bool)]) -> Result<(), Error> {
+        let (mut kept, mut let_go) = (Vec::new(), Vec::new());
+        for (delivery, new) in deliveries.iter().copied() {
+            match &delivery.body {
+                Body::New(raw) if new => kept.push((delivery, raw)),
+                Body::Kept if !new => let_go.push(&delivery.id),
+                _ => {}
+            }
+        }
         exec_rows!(
             self,
             "insert into deliveries (id, source, received_at, raw) ",
-            deliveries,
-            |b, d| b.push_bind(&d.id[..]).push_bind(&d.source).push_bind(d.received_at).push_bind(&d.raw[..]),
+            kept,
+            |b, d| b.push_bind(&d.0.id[..]).push_bind(&d.0.source).push_bind(d.0.received_at).push_bind(&d.1[..]),
             ""
         );
+        exec_rows!(self, "delete from deliveries where id in (", let_go, |b, id| b.push_bind(&id[..]), ")");
         Ok(())
     }
 
@@ -222,11 +278,11 @@ impl Tx {
             |b, r| b
                 .push_bind(r.0)
                 .push_bind(&r.2.key[..])
-                .push_bind((!r.1.raw.is_empty()).then_some(&r.1.id[..]))
+                .push_bind((!matches!(r.1.body, Body::None)).then_some(&r.1.id[..]))
                 .push_bind(&r.1.source)
                 .push_bind(r.2.lane)
                 .push_bind(r.1.received_at)
-                .push_bind(&r.2.payload[..]),
+                .push_bind(r.2.payload.get().as_bytes()),
             format!(" on conflict (key) do nothing returning key, seq, {some_wait}")
         );
         let some_wait = stored.iter().any(|(.., some)| *some);

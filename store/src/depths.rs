@@ -36,6 +36,10 @@ impl Tx {
         let now = micros(self.core.clock.now());
         let age = |since: Option<i64>| since.map(|since| SignedDuration::from_micros(now.saturating_sub(since).max(0)));
         let events: Option<(i64, Option<i64>)> = row!(self, "select count(*), (select seen_at from queue order by id limit 1) from queue");
+        let unopened: Option<(i64, Option<i64>)> = row!(
+            self,
+            "select cast(coalesce(sum(events), 0) as bigint), (select received_at from unopened order by id limit 1) from unopened"
+        );
         let jobs: Option<(i64, Option<i64>, i64)> = row!(
             self,
             "select count(case when state <> 'dead' then 1 end), min(case when state = 'waiting' and due_at <= $1 then due_at end), \
@@ -48,11 +52,12 @@ impl Tx {
             "select count(*), count(case when state = 'unknown' then 1 end) from runs \
              where state in ('held', 'awaiting_approval', 'queued', 'running', 'verifying', 'unknown')"
         );
-        let (queue, oldest) = events.unwrap_or_default();
+        let ((queue, in_queue), (unopened, left)) = (events.unwrap_or_default(), unopened.unwrap_or_default());
+        let oldest = in_queue.into_iter().chain(left).min();
         let (jobs_waiting, due, jobs_dead) = jobs.unwrap_or_default();
         let (runs_active, runs_unknown) = runs.unwrap_or_default();
         Ok(Depths {
-            queue,
+            queue: queue + unopened,
             oldest_event_age: age(oldest),
             jobs_waiting,
             oldest_job_age: age(due),

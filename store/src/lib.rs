@@ -52,6 +52,7 @@ mod sqlite;
 mod tests;
 mod timeline;
 mod tx;
+mod unopened;
 mod writer;
 
 use std::sync::Arc;

@@ -19,6 +19,7 @@ use crate::screens::Screens;
 use crate::sight::Sightings;
 use crate::sqlite::SqliteFile;
 use crate::tx::{Conn, Tx};
+use crate::unopened::Unopened;
 use crate::{Change, Error, Store, accept, ends};
 
 /// What a store needs to know.
@@ -71,6 +72,7 @@ pub(crate) struct Core {
     pub(crate) last_number: Mutex<Option<i64>>,
     /// Who decides what comes in at once.
     pub(crate) decider: Mutex<Option<Weak<dyn accept::Decider>>>,
+    pub(crate) unopened: Unopened,
     durability: String,
 }
 
@@ -120,12 +122,14 @@ impl Store {
             screens: Arc::default(),
             last_number: Mutex::default(),
             decider: Mutex::default(),
+            unopened: Unopened::default(),
             durability,
         });
         // A name that a living process has as well says nothing about whose claims those are.
         if ear.as_ref().is_none_or(|(ear, _)| ear.alone) {
             core.free_left_over().await?;
         }
+        core.look_for_unopened().await?;
         if let (Some((ear, host)), Database::Postgres(server)) = (ear, &core.database) {
             let ends = Ends {
                 server: Arc::clone(server),
@@ -167,6 +171,7 @@ impl Store {
             screens: Arc::default(),
             last_number: Mutex::default(),
             decider: Mutex::default(),
+            unopened: Unopened::default(),
             durability: "opened to read only".to_owned(),
         });
         let (intake, ends) = (accept::Intake::start(core.clone(), options.max_waiting), ends::Ends::start(core.clone()));

@@ -119,7 +119,8 @@ impl Tx {
     async fn prune_deliveries(&mut self, before: Timestamp, limit: i64) -> Result<(u64, Option<i64>), Error> {
         let mut end = DeliveryId::new(before).0.into_bytes();
         end[6..].fill(0);
-        let sql = "delete from deliveries where id in (select id from deliveries where id < $1 order by id limit $2)";
+        let sql = "delete from deliveries where id in (select id from deliveries where id < $1 and id not in (select delivery_id from unopened) \
+                   order by id limit $2)";
         let gone = exec!(self, sql, &end[..], limit);
         Ok((gone, more(gone, limit)))
     }

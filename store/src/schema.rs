@@ -43,6 +43,7 @@ const STEPS: &[Step] = steps! {
     13 "0013_agents",
     14 "0014_retention",
     15 "0015_audit_cut",
+    16 "0016_unopened",
 };
 
 /// The migrator for a database.

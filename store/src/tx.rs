@@ -24,6 +24,8 @@ pub struct Tx {
     pub(crate) told: Vec<Lifecycle>,
     /// The last incident number that it gave out, on SQLite.
     pub(crate) last_number: Option<i64>,
+    /// It found no delivery unopened, when so many transactions had left some.
+    pub(crate) found_none: Option<u64>,
 }
 
 /// The connection of a transaction.
@@ -35,7 +37,7 @@ pub(crate) enum Conn {
 
 impl Tx {
     pub(crate) fn new(core: Arc<Core>, conn: Conn, writes: bool) -> Self {
-        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, told: Vec::new(), last_number: None }
+        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, told: Vec::new(), last_number: None, found_none: None }
     }
 
     /// Makes it last, then tells who listens.
@@ -48,6 +50,9 @@ impl Tx {
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,
             Conn::Postgres(tx) => tx.commit().await?,
+        }
+        if let Some(left) = self.found_none {
+            self.core.unopened.found_none(left);
         }
         self.core.announce(self.changes);
         Ok(())

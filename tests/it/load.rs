@@ -78,17 +78,20 @@ impl Load {
     }
 }
 
-/// Fails unless every one of these was stored, once.
+/// Fails unless every one of these was stored, once. What was left unopened is an event when it is decided.
 pub(crate) async fn all_there(world: &World, kept: &[String]) -> anyhow::Result<()> {
-    let stored = eventually(SOON, async || world.all("/events", "after").await).await?;
-    let mut names: Vec<&str> = stored.iter().filter_map(|event| event["payload"]["labels"]["delivery"].as_str()).collect();
-    let count = names.len();
-    names.sort_unstable();
-    names.dedup();
-    ensure!(names.len() == count, "an event is there twice");
-    let lost: Vec<&String> = kept.iter().filter(|name| names.binary_search(&name.as_str()).is_err()).collect();
-    ensure!(lost.is_empty(), "{} of {} deliveries that were answered are lost: {lost:?}", lost.len(), kept.len());
-    Ok(())
+    eventually(SOON, async || {
+        let stored = world.all("/events", "after").await?;
+        let mut names: Vec<&str> = stored.iter().filter_map(|event| event["payload"]["labels"]["delivery"].as_str()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        ensure!(names.len() == count, "an event is there twice");
+        let lost: Vec<&String> = kept.iter().filter(|name| names.binary_search(&name.as_str()).is_err()).collect();
+        ensure!(lost.is_empty(), "{} of {} deliveries that were answered are lost: {lost:?}", lost.len(), kept.len());
+        Ok(())
+    })
+    .await
 }
 
 async fn run(balancer: Arc<Balancer>, rate: u64, stop: Arc<AtomicBool>, told: Arc<Mutex<Told>>) {

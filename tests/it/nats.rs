@@ -173,7 +173,13 @@ async fn messages_that_nobody_can_read_are_set_aside_once_each_and_the_others_go
             Ok(())
         })
         .await?;
-        tally.ledger(&told(&world).await?, &wanted)?;
+        let told = eventually(SOON, async || {
+            let told = told(&world).await?;
+            ensure!(told.len() >= wanted.len(), "{} of {} are told", told.len(), wanted.len());
+            Ok(told)
+        })
+        .await?;
+        tally.ledger(&told, &wanted)?;
         let incidents = world.incidents().await?;
         let found = incidents.iter().find(|incident| incident["source"] == "watchkeeper").context("no incident about ourselves")?;
         ensure!(found["summary"].as_str().is_some_and(|summary| summary.contains("after 5 attempts")), "{found}");

@@ -19,6 +19,8 @@ use tempfile::TempDir;
 const WORDS: [&str; 3] = ["one", "two", "three"];
 /// Calls after which everything has happened, whatever else the server asks meanwhile.
 const MOST: u64 = 300;
+/// More alerts than are decided where they are stored.
+const COMPANY: u64 = 70;
 
 /// Says at which call the server is to be killed, and what the commands did.
 struct Sweep {
@@ -57,8 +59,13 @@ impl Sweep {
         self.ledger.clear()?;
         let round = tally.rounds.to_string();
         let alert = Alert::service_down().label("round", &round);
+        // A body alone is decided where it is stored; one with so many alerts is left unopened first.
+        let company = if tally.rounds.is_multiple_of(2) { 0 } else { COMPANY };
+        let mut all: Vec<Alert> =
+            (0..company).map(|n| Alert::new("NobodyMinds").label("n", &n.to_string()).label("round", &round)).collect();
+        all.push(alert.clone());
         let sent = match world.start().await {
-            Ok(()) => world.send(std::slice::from_ref(&alert)).await.is_ok(),
+            Ok(()) => world.send(&all).await.is_ok(),
             Err(_) => false,
         };
         let began = Instant::now();
@@ -77,11 +84,12 @@ impl Sweep {
         world.start().await.with_context(|| format!("the start after round {nth}"))?;
         // What was answered well is not sent again, what was not is: as Alertmanager does.
         if !sent {
-            world.send(std::slice::from_ref(&alert)).await?;
+            world.send(&all).await?;
         }
         tally.unknown += self.settle(world, &round).await.with_context(|| format!("round {nth}: {:?}", self.ledger.lines()))?;
         tally.ledger(&self.ledger.lines(), &WORDS).with_context(|| format!("round {nth}"))?;
-        world.send(&[alert.resolved()]).await?;
+        let over: Vec<Alert> = all.iter().map(Alert::resolved).collect();
+        world.send(&over).await?;
         eventually(SOON, async || {
             ensure!(world.incidents().await?.iter().all(|incident| incident["state"] == "closed"), "it does not close");
             Ok(())

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use domain::event::{Delivery, NewEvent};
 use domain::id::DeliveryId;
-use domain::inbox::{Accepted, Inbox};
+use domain::inbox::{Accepted, Inbox, InboxError, Sealed};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -54,7 +54,8 @@ pub(crate) fn routes() -> Router<App> {
     router
 }
 
-/// `POST /api/v1/webhooks/{kind}/{source}`: 200 with `{"status": "accepted", "events": n, "repeats": m}`.
+/// `POST /api/v1/webhooks/{kind}/{source}`: 200 with `{"status": "accepted", "events": n, "repeats": m}`, without the repeats where so much comes in that they
+/// are found out later.
 async fn receive(app: &App, kind: &'static dyn Source, name: &str, request: Request) -> Result<Json<Value>, ApiError> {
     let began = Instant::now();
     let received_at = app.clock.now();
@@ -87,15 +88,27 @@ async fn receive(app: &App, kind: &'static dyn Source, name: &str, request: Requ
         Ok(parsed) => parsed,
         Err(error) => return Err(unparsable(app, name, &bytes, received_at, &error).await),
     };
-    let delivery = delivery(app, name, &proof, parsed, bytes.clone(), received_at);
-    let events = delivery.events.len();
-    let repeats = accept_in(app, &*app.intake, delivery).await.inspect_err(|_| rejected(name, "store"))?.repeats;
+    let events = parsed.sightings.len();
+    let accepted = if source.map.is_none() && events > 0 && app.intake.wants_sealed(events) {
+        // It was read so that bad input is refused; it is read again when it is its turn.
+        left_out(name, parsed.left_out);
+        let id = own_id(&proof, &bytes);
+        let sealed = Sealed { source: name.to_owned(), kind: kind.kind(), id, events, raw: bytes, received_at };
+        within(app, events, app.intake.accept_sealed(sealed)).await
+    } else {
+        let delivery = delivery(app, name, &proof, parsed, bytes, received_at);
+        accept_in(app, &*app.intake, delivery).await
+    };
+    let repeats = accepted.inspect_err(|_| rejected(name, "store"))?.repeats;
 
     let labels = [("source", name.to_owned())];
     metrics::counter!("watchkeeper_events_received_total", &labels).increment(events as u64);
-    metrics::counter!("watchkeeper_events_deduplicated_total", &labels).increment(u64::from(repeats));
     metrics::histogram!("watchkeeper_ingest_duration_seconds", &labels).record(began.elapsed());
-    Ok(Json(json!({"status": "accepted", "events": events, "repeats": repeats})))
+    let mut answer = json!({"status": "accepted", "events": events});
+    if let Some(repeats) = repeats {
+        answer["repeats"] = repeats.into();
+    }
+    Ok(Json(answer))
 }
 
 fn bounds<'a>(app: &'a App, kind: &dyn Source, proof: &Proof) -> Bounds<'a> {
@@ -146,18 +159,26 @@ fn told_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 fn delivery(app: &App, name: &str, proof: &Proof, parsed: Parsed, raw: Bytes, received_at: Timestamp) -> Delivery {
-    if parsed.left_out > 0 {
-        metrics::counter!("watchkeeper_events_truncated_total", "source" => name.to_owned()).increment(parsed.left_out);
-        tracing::warn!(source = name, left_out = parsed.left_out, "the sender left alerts out: they are unknown, not resolved");
-    }
-    let own_id = match proof {
-        Proof::Body(signed) => signed.id(&raw),
-        Proof::Given => None,
-    };
-    let id = own_id.unwrap_or_else(|| DeliveryId::new(received_at).to_string());
+    left_out(name, parsed.left_out);
+    let id = own_id(proof, &raw).unwrap_or_else(|| DeliveryId::new(received_at).to_string());
     let rules = app.rules.load();
     let events = sources::events(name, rules.sources.get(name), parsed.sightings, received_at, &id);
     Delivery { source: name.to_owned(), events, raw, received_at }
+}
+
+/// What its sender calls a delivery, the same over its retries.
+fn own_id(proof: &Proof, raw: &[u8]) -> Option<String> {
+    match proof {
+        Proof::Body(signed) => signed.id(raw),
+        Proof::Given => None,
+    }
+}
+
+fn left_out(name: &str, count: u64) {
+    if count > 0 {
+        metrics::counter!("watchkeeper_events_truncated_total", "source" => name.to_owned()).increment(count);
+        tracing::warn!(source = name, left_out = count, "the sender left alerts out: they are unknown, not resolved");
+    }
 }
 
 /// Stores a delivery, for so long as its size deserves.
@@ -167,10 +188,14 @@ pub(crate) async fn accept(app: &App, delivery: Delivery) -> Result<Accepted, Ap
 
 async fn accept_in(app: &App, inbox: &dyn Inbox, delivery: Delivery) -> Result<Accepted, ApiError> {
     if delivery.events.is_empty() {
-        return Ok(Accepted { seqs: Vec::new(), repeats: 0 });
+        return Ok(Accepted { seqs: Vec::new(), repeats: Some(0) });
     }
-    let patience = app.settings.limits.store_time + Duration::from_millis(delivery.events.len() as u64);
-    match tokio::time::timeout(patience, inbox.accept(delivery)).await {
+    within(app, delivery.events.len(), inbox.accept(delivery)).await
+}
+
+async fn within(app: &App, events: usize, accept: impl Future<Output = Result<Accepted, InboxError>>) -> Result<Accepted, ApiError> {
+    let patience = app.settings.limits.store_time + Duration::from_millis(events as u64);
+    match tokio::time::timeout(patience, accept).await {
         Ok(accepted) => Ok(accepted?),
         Err(_) => Err(ApiError::store_unavailable()),
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::action::{Action, ActionCatalogue};
-use domain::event::NewEvent;
 use domain::event::Status::Firing;
+use domain::event::{NewEvent, Sighting};
 use domain::id::IncidentId;
-use jiff::SignedDuration;
+use domain::inbox::{Inbox, Opener, Sealed};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use store::Take;
@@ -148,4 +149,47 @@ async fn an_alert_is_decided_where_it_is_stored_and_its_failure_is_not_the_sende
     assert!(harmless(3000).await || heard("f-s3000").await, "and the worker lives");
     world.cx.wake.stop();
     worker.await.unwrap();
+}
+
+/// Reads bodies that are lists of sightings.
+struct Lists;
+
+impl Opener for Lists {
+    fn open(&self, source: &str, _kind: &str, _id: &str, _at: Timestamp, raw: &[u8]) -> Result<Vec<NewEvent>, String> {
+        let sightings: Vec<Sighting> = serde_json::from_slice(raw).map_err(|error| error.to_string())?;
+        Ok(sightings.into_iter().map(|sighting| NewEvent::sighting(source, sighting)).collect())
+    }
+}
+
+/// In a delivery that is opened when it is decided, one alert that cannot be decided fails alone.
+#[tokio::test]
+async fn a_poisonous_alert_in_an_unopened_delivery_is_set_aside_and_the_others_are_decided() {
+    let mut world = World::new("approve").await;
+    world.cx.actions = Arc::new(Broken);
+    world.worker = Worker::new(world.cx.clone());
+    world.cx.store.open_with(Arc::new(Lists));
+    let other = |n: usize| {
+        let mut sighting = world.sighting(&format!("s{n}"), Firing);
+        sighting.labels.insert("alertname".to_owned(), "Other".to_owned());
+        sighting
+    };
+    let mut sightings: Vec<Sighting> = (0..100).map(other).collect();
+    sightings.insert(50, world.sighting("api", Firing));
+    assert!(world.cx.store.wants_sealed(sightings.len()));
+    let raw = serde_json::to_vec(&sightings).unwrap().into();
+    let sealed = Sealed { source: "am".to_owned(), kind: "list", id: None, events: 101, raw, received_at: world.cx.clock.now() };
+    world.cx.store.accept_sealed(sealed).await.unwrap();
+    world.worker.settle().await.unwrap();
+    let keys: Vec<_> = (0..100).map(|n| ("am".to_owned(), format!("f-s{n}"))).collect();
+    assert_eq!(world.cx.store.begin().await.unwrap().alerts(&keys).await.unwrap().len(), 100);
+    for attempt in 1.. {
+        let letters = world.cx.store.read().await.unwrap().dead_letters(10).await.unwrap();
+        if !letters.is_empty() {
+            assert_eq!((letters.len(), attempt), (1, 5));
+            break;
+        }
+        assert!(attempt < 10, "it is never set aside");
+        world.clock.advance(SignedDuration::from_secs(70));
+        world.worker.settle().await.unwrap();
+    }
 }

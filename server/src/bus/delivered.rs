@@ -82,7 +82,7 @@ impl Inbox for Intake {
             return self.store.accept(delivery).await;
         }
         match self.keep(&delivery).await {
-            Ok(()) => Ok(Accepted { seqs: Vec::new(), repeats: 0 }),
+            Ok(()) => Ok(Accepted { seqs: Vec::new(), repeats: None }),
             Err(error) => {
                 self.seen.store(false, Ordering::Relaxed);
                 Err(InboxError::Unavailable(format!("NATS: {error:#}")))
@@ -196,22 +196,20 @@ impl Taker {
         for message in messages {
             match read(&message.payload) {
                 Ok(delivery) => {
-                    let source = delivery.source.clone();
                     let mut accepted = self.store.accept(delivery);
                     // It takes its place in the store's line now, and hears its answer later.
                     let now = futures::poll!(&mut accepted);
-                    waiting.push((message, source, accepted, now));
+                    waiting.push((message, accepted, now));
                 }
                 Err(error) => self.set_aside(&message, &error).await?,
             }
         }
-        for (message, source, accepted, now) in waiting {
+        for (message, accepted, now) in waiting {
             let accepted = match now {
                 Poll::Ready(accepted) => accepted,
                 Poll::Pending => accepted.await,
             };
-            let repeats = accepted?.repeats;
-            metrics::counter!("watchkeeper_events_deduplicated_total", "source" => source).increment(u64::from(repeats));
+            accepted?;
             message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))?;
         }
         Ok(())

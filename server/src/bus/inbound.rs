@@ -174,10 +174,8 @@ impl Inbound {
         }
         let count = events.len() as u64;
         let delivery = Delivery { source: source.to_owned(), events, raw: message.payload.clone(), received_at: now };
-        let repeats = self.store.accept(delivery).await?.repeats;
-        let labels = [("source", source.to_owned())];
-        metrics::counter!("watchkeeper_events_received_total", &labels).increment(count);
-        metrics::counter!("watchkeeper_events_deduplicated_total", &labels).increment(u64::from(repeats));
+        self.store.accept(delivery).await?;
+        metrics::counter!("watchkeeper_events_received_total", "source" => source.to_owned()).increment(count);
         message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))
     }
 

@@ -33,7 +33,7 @@ on_both! {
         // A repeat of what is gone is heard afresh, one of what is still there is not.
         let again = delivery("am", vec![sighting("handled", Firing, first), sighting("young", Firing, first)], world.now());
         let accepted = store.accept(again).await.unwrap();
-        assert_eq!((accepted.repeats, left(&store, Aging::Events).await), (1, 3));
+        assert_eq!((accepted.repeats, left(&store, Aging::Events).await), (Some(1), 3));
         handle(&store, 10).await;
         assert_eq!(rounds(&store, Aging::Events, world.now() - DAY).await, 1);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use domain::event::Status;
+use domain::event::{Event, Status};
 use domain::inbox::Inbox;
 
 use super::World;
@@ -13,19 +13,25 @@ use crate::{Backend, Change, Decider, Error, Store, Stored, Tx};
 
 /// How the next decision goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Mood {
+pub(super) enum Mood {
     Well,
     Refuses,
     CannotTell,
     NeverEnds,
 }
 
-struct Judge {
-    free: AtomicBool,
-    mood: Mutex<Mood>,
+pub(super) struct Judge {
+    pub(super) free: AtomicBool,
+    pub(super) mood: Mutex<Mood>,
     /// What it decided, in order, and how often it had to claim.
-    decided: Mutex<Vec<String>>,
+    pub(super) decided: Mutex<Vec<Event>>,
     claimed: AtomicUsize,
+}
+
+impl Judge {
+    fn told(&self) -> Vec<String> {
+        self.decided.lock().unwrap().iter().map(told).collect()
+    }
 }
 
 #[async_trait]
@@ -55,12 +61,12 @@ impl Decider for Judge {
             }
             Mood::NeverEnds => std::future::pending().await,
         }
-        self.decided.lock().unwrap().extend(events.iter().map(told));
+        self.decided.lock().unwrap().extend(events);
         Ok(())
     }
 }
 
-async fn judged(world: &World) -> (Store, Arc<Judge>) {
+pub(super) async fn judged(world: &World) -> (Store, Arc<Judge>) {
     let store = world.open("a").await;
     let judge = Arc::new(Judge {
         free: AtomicBool::new(true),
@@ -86,16 +92,16 @@ async fn what_is_new_is_decided_where_it_is_stored_people_first() {
     let mut changes = store.changes();
     let firing = |name: &str| sighting(name, Status::Firing, world.now());
     let accepted = store.accept(delivery("am", vec![firing("a"), firing("b")], world.now())).await.unwrap();
-    assert_eq!((accepted.seqs.len(), accepted.repeats), (2, 0));
+    assert_eq!((accepted.seqs.len(), accepted.repeats), (2, Some(0)));
     assert!(waiting(&store).await.is_empty() && changes.try_recv().is_err(), "nobody has to be woken");
     let incident = domain::id::IncidentId::new(world.now());
     store.accept(note("n", incident, world.now())).await.unwrap();
-    assert_eq!(*judge.decided.lock().unwrap(), ["a:firing", "b:firing", "note"]);
+    assert_eq!(judge.told(), ["a:firing", "b:firing", "note"]);
     assert_eq!(judge.claimed.load(Ordering::SeqCst), 0, "nothing went through the queue");
     // A repeat does: it goes by the number that it had.
     let again = store.accept(delivery("am", vec![firing("a")], world.now())).await.unwrap();
-    assert_eq!((again.seqs[0], again.repeats), (accepted.seqs[0], 1));
-    assert_eq!((judge.claimed.load(Ordering::SeqCst), judge.decided.lock().unwrap().len()), (1, 4));
+    assert_eq!((again.seqs[0], again.repeats), (accepted.seqs[0], Some(1)));
+    assert_eq!((judge.claimed.load(Ordering::SeqCst), judge.told().len()), (1, 4));
     assert!(waiting(&store).await.is_empty());
 }
 
@@ -110,7 +116,7 @@ async fn what_waits_is_decided_before_what_comes() {
     assert_eq!(waiting(&store).await, ["a:firing"], "a worker that is behind decides itself");
     judge.free.store(true, Ordering::SeqCst);
     fire("b").await;
-    assert_eq!(*judge.decided.lock().unwrap(), ["a:firing", "b:firing"]);
+    assert_eq!(judge.told(), ["a:firing", "b:firing"]);
     let many = (0..65).map(|n| sighting(&format!("m{n}"), Status::Firing, world.now())).collect();
     store.accept(delivery("am", many, world.now())).await.unwrap();
     assert_eq!(waiting(&store).await.len(), 65, "a storm's senders wait for no decision");
@@ -141,5 +147,5 @@ async fn on_postgresql_the_workers_decide() {
     let world = World::new(Backend::Postgres).await;
     let (store, judge) = judged(&world).await;
     store.accept(delivery("am", vec![sighting("a", Status::Firing, world.now())], world.now())).await.unwrap();
-    assert_eq!((waiting(&store).await, judge.decided.lock().unwrap().len()), (vec!["a:firing".to_owned()], 0));
+    assert_eq!((waiting(&store).await, judge.told().len()), (vec!["a:firing".to_owned()], 0));
 }

@@ -14,6 +14,7 @@ mod replicas;
 mod runs;
 mod sharing;
 mod small;
+mod unopened;
 mod watching;
 
 use std::sync::Arc;

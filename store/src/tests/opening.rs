@@ -185,6 +185,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (13, include_str!("../../fixtures/0013_agents.sql")),
     (14, include_str!("../../fixtures/0014_retention.sql")),
     (15, include_str!("../../fixtures/0015_audit_cut.sql")),
+    (16, include_str!("../../fixtures/0016_unopened.sql")),
 ];
 
 #[test]

@@ -3,10 +3,13 @@
 //! To add one: a file with a `KIND`, its fixtures, and its name in `sources!`.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use domain::canonical::ContentKey;
 use domain::event::{Heartbeat, Labels, NewEvent, Sighting, Status};
-use domain::rules::SourceRule;
+use domain::inbox::Opener;
+use domain::rules::{RuleSet, SourceRule};
 use jiff::Timestamp;
 
 use self::generic::GenericMap;
@@ -99,6 +102,17 @@ pub fn events(source: &str, rule: Option<&SourceRule>, sightings: Vec<Sighting>,
         None => NewEvent::sighting(source, sighting),
     };
     sightings.into_iter().map(event).collect()
+}
+
+/// Finds the events of sealed deliveries by the rules in force.
+pub struct Reader(pub Arc<ArcSwap<RuleSet>>);
+
+impl Opener for Reader {
+    fn open(&self, source: &str, kind: &str, id: &str, received_at: Timestamp, raw: &[u8]) -> Result<Vec<NewEvent>, String> {
+        let kind = self::kind(kind).ok_or_else(|| format!("no kind of source is called {kind}"))?;
+        let parsed = kind.parse(&ParseCx { received_at, headers: &[], map: None }, raw).map_err(|error| error.to_string())?;
+        Ok(events(source, self.0.load().sources.get(source), parsed.sightings, received_at, id))
+    }
 }
 
 /// The identity that a sender gives, if it is usable; a long one by its digest. NUL is what PostgreSQL refuses.
