@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use domain::act::PAUSED_FLAG;
 use domain::alert::Alert;
 use domain::approval::Approval;
 use domain::audit::{AuditDecision, NewAudit};
 use domain::event::Event;
-use domain::id::IncidentId;
+use domain::id::{IncidentId, RunId};
 use domain::incident::{Follow, Happening, Incident, Unchanged};
 use domain::job::{NewJob, Urgency};
 use domain::rules::RuleSet;
@@ -15,7 +16,7 @@ use domain::run::Run;
 use domain::timeline::{Entry, EntryKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::Tx;
+use store::{ToStart, Tx};
 
 use crate::Cx;
 
@@ -27,10 +28,14 @@ pub(crate) struct Batch<'a> {
     pub(crate) rules: Arc<RuleSet>,
     pub(crate) tx: Tx,
     pub(crate) now: Timestamp,
-    alerts: HashMap<(String, String), Alert>,
+    /// None of those that nobody ever heard of.
+    alerts: HashMap<(String, String), Option<Alert>>,
     dirty_alerts: HashMap<(String, String), ()>,
     incidents: HashMap<IncidentId, Held>,
     by_group: HashMap<(String, String), Option<IncidentId>>,
+    /// Flags as they were read or set, and whether an alert of an incident fires, as it was read.
+    flags: HashMap<String, Option<Value>>,
+    fires: HashMap<IncidentId, bool>,
     entries: Vec<Entry>,
     jobs: BTreeMap<(&'static str, String), NewJob>,
     /// Those of them that are the first of their kind and key, because what they are about was made here.
@@ -78,6 +83,8 @@ impl<'a> Batch<'a> {
             dirty_alerts: HashMap::new(),
             incidents: HashMap::new(),
             by_group: HashMap::new(),
+            flags: HashMap::new(),
+            fires: HashMap::new(),
             entries: Vec::new(),
             jobs: BTreeMap::new(),
             first: BTreeSet::new(),
@@ -101,8 +108,11 @@ impl<'a> Batch<'a> {
         keys.sort();
         keys.dedup();
         let groups: Vec<_> = groups.into_iter().filter(|key| !self.by_group.contains_key(key)).collect();
-        let (alerts, mut incidents) = self.tx.alerts_and_incidents(&keys, &groups).await?;
-        self.alerts.extend(alerts);
+        let (mut alerts, mut incidents) = self.tx.alerts_and_incidents(&keys, &groups).await?;
+        for key in keys {
+            let alert = alerts.remove(&key);
+            self.alerts.insert(key, alert);
+        }
         for key in groups {
             let incident = incidents.remove(&key);
             self.by_group.insert(key, incident.as_ref().map(|incident| incident.id));
@@ -115,24 +125,24 @@ impl<'a> Batch<'a> {
 
     /// What is known so far of an alert, without asking.
     pub(crate) fn known_alert(&self, source: &str, fingerprint: &str) -> Option<&Alert> {
-        self.alerts.get(&(source.to_owned(), fingerprint.to_owned()))
+        self.alerts.get(&(source.to_owned(), fingerprint.to_owned()))?.as_ref()
     }
 
     /// An alert as it stands, if it was ever heard of.
     pub(crate) async fn alert(&mut self, source: &str, fingerprint: &str) -> Result<Option<Alert>, store::Error> {
         let key = (source.to_owned(), fingerprint.to_owned());
         if !self.alerts.contains_key(&key) {
-            let found = self.tx.alerts(std::slice::from_ref(&key)).await?;
-            self.alerts.extend(found);
+            let found = self.tx.alerts(std::slice::from_ref(&key)).await?.remove(&key);
+            self.alerts.insert(key.clone(), found);
         }
-        Ok(self.alerts.get(&key).cloned())
+        Ok(self.alerts.get(&key).cloned().flatten())
     }
 
     /// Keeps an alert's new state.
     pub(crate) fn put_alert(&mut self, alert: Alert) {
         let key = (alert.source.clone(), alert.fingerprint.clone());
         self.dirty_alerts.insert(key.clone(), ());
-        self.alerts.insert(key, alert);
+        self.alerts.insert(key, Some(alert));
     }
 
     /// The incident that gathers this grouping key now: open, or resolved and not closed.
@@ -211,6 +221,49 @@ impl<'a> Batch<'a> {
     /// A person is waited for: the incident's cards are told before others.
     pub(crate) fn hurry(&mut self, id: IncidentId) {
         self.urgent.insert(id);
+    }
+
+    /// A run with what its guards ask, in one trip.
+    pub(crate) async fn run_to_start(&mut self, id: RunId) -> Result<Option<Run>, store::Error> {
+        let Some(ToStart { run, flag, incident, fires }) = self.tx.run_to_start(id, PAUSED_FLAG).await? else { return Ok(None) };
+        self.flags.insert(PAUSED_FLAG.to_owned(), flag);
+        if let Some(incident) = incident {
+            self.fires.insert(incident.id, fires);
+            self.hold(incident);
+        }
+        Ok(Some(run))
+    }
+
+    /// A flag's value, if it was ever set.
+    pub(crate) async fn flag(&mut self, key: &str) -> Result<Option<Value>, store::Error> {
+        if !self.flags.contains_key(key) {
+            let value = self.tx.flag(key).await?;
+            self.flags.insert(key.to_owned(), value);
+        }
+        Ok(self.flags.get(key).cloned().flatten())
+    }
+
+    /// Sets a flag.
+    pub(crate) async fn set_flag(&mut self, key: &str, value: Value) -> Result<(), store::Error> {
+        self.tx.set_flag(key, &value).await?;
+        self.flags.insert(key.to_owned(), Some(value));
+        Ok(())
+    }
+
+    /// Whether an alert of an incident fires, as they stood before this batch.
+    pub(crate) async fn fires(&mut self, incident: IncidentId) -> Result<bool, store::Error> {
+        match self.fires.get(&incident) {
+            Some(fires) => Ok(*fires),
+            None => self.tx.fires(incident).await,
+        }
+    }
+
+    /// An incident's runs, oldest first. Of one that was made here nobody else has any.
+    pub(crate) async fn runs_of(&mut self, incident: IncidentId) -> Result<Vec<Run>, store::Error> {
+        if self.incidents.get(&incident).is_some_and(|held| held.stored.is_none()) {
+            return Ok(self.runs.iter().filter(|run| run.incident == Some(incident)).cloned().collect());
+        }
+        self.tx.runs_of(incident).await
     }
 
     /// Stores a new run.

@@ -1,7 +1,6 @@
 //! What must hold before a run may start. Checked in the transaction that starts it.
 
 use domain::act::PAUSED_FLAG;
-use domain::alert::AlertState;
 use domain::run::{Run, RunState};
 use jiff::SignedDuration;
 use jiff::Timestamp;
@@ -50,7 +49,7 @@ pub(crate) async fn check(batch: &mut Batch<'_>, run: &Run) -> Result<Verdict, s
 
 /// Why automation is paused, if it is.
 pub(crate) async fn paused(batch: &mut Batch<'_>) -> Result<Option<String>, store::Error> {
-    let flag = batch.tx.flag(PAUSED_FLAG).await?;
+    let flag = batch.flag(PAUSED_FLAG).await?;
     Ok(flag.filter(is_paused).map(|flag| flag["reason"].as_str().unwrap_or_default().to_owned()))
 }
 
@@ -61,7 +60,7 @@ pub(crate) fn is_paused(flag: &Value) -> bool {
 
 /// How often a route's remedy failed in a row.
 pub(crate) async fn failures(batch: &mut Batch<'_>, runbook: &str, route: &str) -> Result<u32, store::Error> {
-    let flag = batch.tx.flag(&failures_flag(runbook, route)).await?;
+    let flag = batch.flag(&failures_flag(runbook, route)).await?;
     Ok(flag.and_then(|count| count.as_u64()).and_then(|count| u32::try_from(count).ok()).unwrap_or(0))
 }
 
@@ -69,7 +68,7 @@ pub(crate) async fn failures(batch: &mut Batch<'_>, runbook: &str, route: &str) 
 pub(crate) async fn count_failure(batch: &mut Batch<'_>, run: &Run, failed: bool) -> Result<(), store::Error> {
     let Some(route) = &run.route else { return Ok(()) };
     let count = if failed { failures(batch, &run.runbook, route).await? + 1 } else { 0 };
-    batch.tx.set_flag(&failures_flag(&run.runbook, route), &json!(count)).await
+    batch.set_flag(&failures_flag(&run.runbook, route), json!(count)).await
 }
 
 /// Automation acts only on what still holds; a person may run things at any time.
@@ -82,9 +81,7 @@ pub(crate) async fn nothing_to_remedy(batch: &mut Batch<'_>, run: &Run) -> Resul
     if !incident.state.is_open() {
         return Ok(Some(format!("#{} is {} already", incident.number, incident.state.as_str())));
     }
-    let alerts = batch.tx.incident_alerts(id, 1000).await?;
-    let fires = alerts.iter().any(|alert| matches!(alert.state, AlertState::Firing | AlertState::Flapping));
-    Ok((!fires).then(|| "nothing in its scope fires any more".to_owned()))
+    Ok((!batch.fires(id).await?).then(|| "nothing in its scope fires any more".to_owned()))
 }
 
 /// Cooldown and budget, per runbook and target.

@@ -32,7 +32,7 @@ pub(crate) async fn ask_for_remedy(
     remedy: &Remedy,
 ) -> Result<(), store::Error> {
     if let Some(id) = incident
-        && batch.tx.runs_of(id).await?.iter().any(|run| run.runbook == remedy.runbook && run.state.is_active())
+        && batch.runs_of(id).await?.iter().any(|run| run.runbook == remedy.runbook && run.state.is_active())
     {
         // The run that is under way is for this incident: one more alert asks for no second one.
         return Ok(());
@@ -316,9 +316,11 @@ async fn mode_now(batch: &mut Batch<'_>, alert: &Alert, route: &Route, remedy: &
         return Ok((Mode::Approve, Some(format!("{} asks for approval: the alert is flapping.", remedy.runbook))));
     }
     let lock_after = batch.rules.runbooks.get(&remedy.runbook).and_then(|runbook| runbook.on_failure.lock_after);
-    let failures = guards::failures(batch, &remedy.runbook, &route.name).await?;
-    if lock_after.is_some_and(|most| failures >= most) {
-        return Ok((Mode::Approve, Some(format!("{} asks for approval: it failed {failures} times in a row.", remedy.runbook))));
+    if let Some(most) = lock_after {
+        let failures = guards::failures(batch, &remedy.runbook, &route.name).await?;
+        if failures >= most {
+            return Ok((Mode::Approve, Some(format!("{} asks for approval: it failed {failures} times in a row.", remedy.runbook))));
+        }
     }
     Ok((Mode::Auto, None))
 }
@@ -328,7 +330,7 @@ pub(crate) async fn supersede_waiting(batch: &mut Batch<'_>, incident: &domain::
     if incident.state.is_open() {
         return Ok(());
     }
-    for mut run in batch.tx.runs_of(incident.id).await? {
+    for mut run in batch.runs_of(incident.id).await? {
         if matches!(run.state, RunState::Held | RunState::AwaitingApproval | RunState::Queued) {
             let why = format!("#{} is {}", incident.number, incident.state.as_str());
             supersede(batch, &mut run, why).await?;

@@ -17,7 +17,7 @@ use crate::steps::Stepped;
 /// Starts a queued or held run, or says why not. With the run, if it was started here and now.
 pub(crate) async fn start(cx: &Cx, id: RunId) -> Result<(Stepped, Option<Run>), store::Error> {
     let mut batch = Batch::begin(cx).await?;
-    let Some(mut run) = batch.tx.run(id).await? else { return Ok((Stepped::Over, None)) };
+    let Some(mut run) = batch.run_to_start(id).await? else { return Ok((Stepped::Over, None)) };
     if !matches!(run.state, RunState::Queued | RunState::Held) {
         return Ok((Stepped::On, None));
     }

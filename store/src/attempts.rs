@@ -7,27 +7,28 @@ use serde_json::Value;
 
 use crate::codec::{from_doc, to_doc};
 use crate::runs::ACTIVE;
-use crate::tx::{exec, row, rows};
+use crate::tx::{exec_one, exec_rows, rows};
 use crate::{Error, Tx};
 
 impl Tx {
     /// Stores the intent of an attempt, and its row in the audit log with this `detail`. Commit before anything happens.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if this attempt was begun already, by whomever.
+    /// [`Error::Conflict`] if this attempt was begun already, by whomever; now or at the commit.
     pub async fn start_attempt(&mut self, attempt: &Attempt, detail: Value) -> Result<(), Error> {
-        let inserted = exec!(
+        let one = [(attempt, to_doc(attempt)?)];
+        exec_rows!(
             self,
-            "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5) on conflict do nothing",
-            attempt.run.to_string(),
-            attempt.index,
-            attempt.attempt,
-            attempt.state.as_str(),
-            to_doc(attempt)?
+            "insert into attempts (run_id, step_index, attempt, state, doc) ",
+            one,
+            |b, a| b
+                .push_bind(a.0.run.to_string())
+                .push_bind(a.0.index)
+                .push_bind(a.0.attempt)
+                .push_bind(a.0.state.as_str())
+                .push_bind(&a.1),
+            ""
         );
-        if inserted != 1 {
-            return Err(Error::Conflict);
-        }
         self.audit(&NewAudit {
             at: attempt.started_at,
             actor: "system".to_owned(),
@@ -43,17 +44,15 @@ impl Tx {
     /// Stores more of an attempt's intent: the process that waits to be told. Commit before it is.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it was not begun, or has ended.
+    /// [`Error::Conflict`] if it was not begun, or has ended; now or at the commit.
     pub async fn note_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        let updated = exec!(
-            self,
-            "update attempts set doc = $1 where run_id = $2 and step_index = $3 and attempt = $4 and state = 'started'",
-            to_doc(attempt)?,
-            attempt.run.to_string(),
-            attempt.index,
-            attempt.attempt
-        );
-        if updated == 1 { Ok(()) } else { Err(Error::Conflict) }
+        let doc = to_doc(attempt)?;
+        exec_one!(self, |sql| {
+            sql.push("update attempts set doc = ").push_bind(&doc).push(" where run_id = ").push_bind(attempt.run.to_string());
+            sql.push(" and step_index = ").push_bind(attempt.index).push(" and attempt = ").push_bind(attempt.attempt);
+            sql.push(" and state = 'started'")
+        });
+        Ok(())
     }
 
     /// The attempts without a known result, of runs that have not ended.
@@ -72,20 +71,16 @@ impl Tx {
     /// Stores the result of an attempt that was begun, or the truth about one that was unknown.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it was not begun, or has a result.
+    /// [`Error::Conflict`] if it was not begun, or has a result; now or at the commit.
     pub async fn finish_attempt(&mut self, attempt: &Attempt) -> Result<(), Error> {
-        // With what it was, because an answer may go with what waits: the beginning of the transaction.
-        let updated: Option<(i64,)> = row!(
-            self,
-            "update attempts set state = $1, doc = $2 where run_id = $3 and step_index = $4 and attempt = $5 \
-             and state in ('started', 'unknown') returning attempt",
-            attempt.state.as_str(),
-            to_doc(attempt)?,
-            attempt.run.to_string(),
-            attempt.index,
-            attempt.attempt
-        );
-        if updated.is_some() { Ok(()) } else { Err(Error::Conflict) }
+        let doc = to_doc(attempt)?;
+        exec_one!(self, |sql| {
+            sql.push("update attempts set state = ").push_bind(attempt.state.as_str()).push(", doc = ").push_bind(&doc);
+            sql.push(" where run_id = ").push_bind(attempt.run.to_string());
+            sql.push(" and step_index = ").push_bind(attempt.index).push(" and attempt = ").push_bind(attempt.attempt);
+            sql.push(" and state in ('started', 'unknown')")
+        });
+        Ok(())
     }
 
     /// A run's journal, in order.

@@ -2,6 +2,8 @@
 
 use sqlx::error::ErrorKind;
 
+use crate::later::NOT_AS_EXPECTED;
+
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -46,6 +48,7 @@ impl From<sqlx::Error> for Error {
         };
         match database.kind() {
             ErrorKind::UniqueViolation => return Self::Conflict,
+            ErrorKind::CheckViolation if database.message().ends_with(NOT_AS_EXPECTED) => return Self::Conflict,
             ErrorKind::NotNullViolation | ErrorKind::CheckViolation | ErrorKind::ForeignKeyViolation | ErrorKind::ExclusionViolation => {
                 return Self::Refused(error.to_string());
             }

@@ -8,7 +8,7 @@ use domain::incident::Incident;
 use domain::lifecycle::of_incident;
 
 use crate::codec::{clean, from_doc, micros, to_doc};
-use crate::tx::{exec_rows, row, rows, rows_built, rows_of};
+use crate::tx::{exec_one, exec_rows, row, rows, rows_built, rows_of};
 use crate::{Change, Error, Tx};
 
 /// What stands before and after the keys. A join, because SQLite reads the whole table for `(source, group_key) in (..)`.
@@ -108,22 +108,19 @@ impl Tx {
     /// Stores a changed incident.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if its stored version is not `expected_version`, or if it would be a second open one.
+    /// [`Error::Conflict`] if its stored version is not `expected_version`, or if it would be a second open one; now or at the commit.
     pub async fn put_incident(&mut self, incident: &Incident, expected_version: i64) -> Result<(), Error> {
         let before = self.state_before("select state from incidents where id = $1", incident.id.to_string()).await?;
         let doc = to_doc(incident)?;
-        let updated: Vec<(String,)> = rows_built!(self, |sql| {
+        exec_one!(self, |sql| {
             sql.push("update incidents set state = ").push_bind(incident.state.as_str());
             sql.push(", severity_name = ").push_bind(clean(&incident.severity_name));
             sql.push(", search = ").push_bind(search(&incident.title));
             sql.push(", resolved_at = ").push_bind(incident.resolved.as_ref().map(|(at, _)| micros(*at)));
             sql.push(", version = ").push_bind(incident.version).push(", doc = ").push_bind(&doc);
             sql.push(" where id = ").push_bind(incident.id.to_string());
-            sql.push(" and version = ").push_bind(expected_version).push(" returning id");
+            sql.push(" and version = ").push_bind(expected_version)
         });
-        if updated.len() != 1 {
-            return Err(Error::Conflict);
-        }
         self.incident_changed(incident, before.as_deref());
         Ok(())
     }
@@ -138,8 +135,8 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn incident(&mut self, id: IncidentId) -> Result<Option<Incident>, Error> {
-        let found: Option<(String,)> = row!(self, "select doc from incidents where id = $1", id.to_string());
-        found.map(|(doc,)| from_doc("incidents", id, &doc)).transpose()
+        let found: Vec<(String,)> = rows_built!(self, |sql| sql.push("select doc from incidents where id = ").push_bind(id.to_string()));
+        found.first().map(|(doc,)| from_doc("incidents", id, doc)).transpose()
     }
 
     /// The incident that people call `#number`.

@@ -12,7 +12,7 @@ use crate::codec::{clean, from_doc, id, micros, time};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
-use crate::tx::{exec, row, rows, rows_of};
+use crate::tx::{exec, expect_found, row, rows, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
@@ -159,13 +159,14 @@ impl Tx {
     /// for a transaction that must not last when somebody else has the job.
     ///
     /// # Errors
-    /// [`Error::Conflict`], or as any use of the database.
+    /// [`Error::Conflict`], now or at the commit, or as any use of the database.
     pub async fn hold_claim(&mut self, job: JobId, claim: i64) -> Result<(), Error> {
-        let sql =
-            format!("select id from jobs where id = $1 and claim = $2 and state = 'claimed' and start_id = $3{}", self.lock(" for update"));
-        let start = self.core.start.to_string();
-        let found: Option<(String,)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), job.to_string(), claim, start);
-        if found.is_some() { Ok(()) } else { Err(Error::Conflict) }
+        let (lock, start) = (self.lock(" for update"), self.core.start.to_string());
+        expect_found!(self, |sql| {
+            sql.push("select id from jobs where id = ").push_bind(job.to_string()).push(" and claim = ").push_bind(claim);
+            sql.push(" and state = 'claimed' and start_id = ").push_bind(&start).push(lock)
+        });
+        Ok(())
     }
 }
 

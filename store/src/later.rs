@@ -3,6 +3,11 @@
 
 use sqlx::{QueryBuilder, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
 
+/// The table of the writing connection that takes no row: to insert one is how a statement that waits says that it found something else than it should.
+pub(crate) const UNEXPECTED: &str = "create temp table unexpected (row integer constraint not_as_expected check (false))";
+/// How the error of such an insert ends.
+pub(crate) const NOT_AS_EXPECTED: &str = "not_as_expected";
+
 /// What waits, in order.
 #[derive(Default)]
 pub(crate) struct Later {
@@ -66,6 +71,23 @@ impl Later {
         self.sql.push(";");
         self.waits = true;
         self.binds |= binds;
+    }
+
+    /// Adds a statement that must change one row; else it, or whatever it goes with, is a conflict.
+    pub(crate) fn add_one(&mut self, statement: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
+        self.add(true, statement);
+        self.add(false, |sql| {
+            sql.push("insert into unexpected select 1 where changes() <> 1");
+        });
+    }
+
+    /// Adds a query that must find something, in the same way.
+    pub(crate) fn add_found(&mut self, query: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
+        self.add(true, |sql| {
+            sql.push("insert into unexpected select 1 where not exists (");
+            query(sql);
+            sql.push(")");
+        });
     }
 
     /// Everything, as one query.

@@ -78,7 +78,7 @@ pub use inspect::{Inspection, inspect};
 pub use lifecycle::JOB as LIFECYCLE_JOB;
 pub use open::{Backend, Options};
 pub use prune::{Aging, Pruned};
-pub use runs::RunFilter;
+pub use runs::{RunFilter, ToStart};
 pub use samples::Sample;
 pub use screens::{Printer, Seen, Watched};
 pub use signin::{SessionRow, TokenRow};

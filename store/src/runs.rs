@@ -1,13 +1,14 @@
 //! Runs of runbooks, changed only by compare-and-set.
 
 use domain::id::{IncidentId, RunId};
+use domain::incident::Incident;
 use domain::lifecycle::of_run;
 use domain::run::{Run, RunState};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::codec::{clean, from_doc, from_word, id, maybe_time, micros, time, to_doc};
-use crate::tx::{exec, exec_rows, row, rows};
+use crate::tx::{exec_one, exec_rows, row, rows};
 use crate::{Change, Error, Tx};
 
 /// The states in which a run has not ended; the partial index names the same.
@@ -26,28 +27,44 @@ pub struct RunFilter {
     pub limit: i64,
 }
 
+/// A run, and what is asked before it starts.
+#[derive(Clone, Debug)]
+pub struct ToStart {
+    /// The run.
+    pub run: Run,
+    /// The flag's value, if it was ever set.
+    pub flag: Option<Value>,
+    /// The run's incident, if it has one that is there.
+    pub incident: Option<Incident>,
+    /// Whether any alert of that incident fires.
+    pub fires: bool,
+}
+
+/// Whether an alert fires, by the state in its row.
+const FIRES: &str = "state in ('firing', 'flapping')";
+
 impl Tx {
     /// Stores a new run, and what it would change.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it is stored already.
+    /// [`Error::Conflict`] if it is stored already, now or at the commit.
     pub async fn insert_run(&mut self, run: &Run) -> Result<(), Error> {
-        let inserted = exec!(
+        let one = [(run, to_doc(run)?)];
+        exec_rows!(
             self,
-            "insert into runs (id, incident, runbook, state, created_at, finished_at, version, doc) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
-            run.id.to_string(),
-            run.incident.map(|id| id.to_string()),
-            clean(&run.runbook),
-            run.state.as_str(),
-            micros(run.created_at),
-            run.finished_at.map(micros),
-            run.version,
-            to_doc(run)?
+            "insert into runs (id, incident, runbook, state, created_at, finished_at, version, doc) ",
+            one,
+            |b, r| b
+                .push_bind(r.0.id.to_string())
+                .push_bind(r.0.incident.map(|id| id.to_string()))
+                .push_bind(clean(&r.0.runbook))
+                .push_bind(r.0.state.as_str())
+                .push_bind(micros(r.0.created_at))
+                .push_bind(r.0.finished_at.map(micros))
+                .push_bind(r.0.version)
+                .push_bind(&r.1),
+            ""
         );
-        if inserted != 1 {
-            return Err(Error::Conflict);
-        }
         self.put_run_targets(run).await?;
         self.run_changed(run, None);
         Ok(())
@@ -56,25 +73,20 @@ impl Tx {
     /// Stores a changed run.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if its stored version is not `expected_version`.
+    /// [`Error::Conflict`] if its stored version is not `expected_version`, now or at the commit.
     pub async fn put_run(&mut self, run: &Run, expected_version: i64) -> Result<(), Error> {
         let before = self.state_before("select state from runs where id = $1", run.id.to_string()).await?;
-        let updated = exec!(
-            self,
-            "update runs set state = $1, finished_at = $2, version = $3, doc = $4 where id = $5 and version = $6",
-            run.state.as_str(),
-            run.finished_at.map(micros),
-            run.version,
-            to_doc(run)?,
-            run.id.to_string(),
-            expected_version
-        );
-        if updated != 1 {
-            return Err(Error::Conflict);
-        }
+        let doc = to_doc(run)?;
+        exec_one!(self, |sql| {
+            sql.push("update runs set state = ").push_bind(run.state.as_str());
+            sql.push(", finished_at = ").push_bind(run.finished_at.map(micros));
+            sql.push(", version = ").push_bind(run.version).push(", doc = ").push_bind(&doc);
+            sql.push(" where id = ").push_bind(run.id.to_string()).push(" and version = ").push_bind(expected_version)
+        });
         // Before it starts, a run may be rendered afresh and get other targets.
         if matches!(run.state, RunState::Held | RunState::AwaitingApproval | RunState::Queued) {
-            exec!(self, "delete from run_targets where run_id = $1", run.id.to_string());
+            let one = [run.id.to_string()];
+            exec_rows!(self, "delete from run_targets where run_id in (", one, |b, id| b.push_bind(id), ")");
             self.put_run_targets(run).await?;
         }
         self.run_changed(run, before.as_deref());
@@ -107,6 +119,36 @@ impl Tx {
     pub async fn run(&mut self, id: RunId) -> Result<Option<Run>, Error> {
         let found: Option<(String,)> = row!(self, "select doc from runs where id = $1", id.to_string());
         found.map(|(doc,)| from_doc("runs", id, &doc)).transpose()
+    }
+
+    /// A run and what is asked before it starts, in one trip.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn run_to_start(&mut self, id: RunId, flag: &str) -> Result<Option<ToStart>, Error> {
+        let sql = format!(
+            "select r.doc, f.value, i.doc, exists (select 1 from alerts a where a.incident = r.incident and a.{FIRES}) \
+             from runs r left join flags f on f.key = $2 left join incidents i on i.id = r.incident where r.id = $1"
+        );
+        let found: Option<(String, Option<String>, Option<String>, bool)> =
+            row!(self, sqlx::AssertSqlSafe(sql.as_str()), id.to_string(), clean(flag));
+        let Some((run, value, incident, fires)) = found else { return Ok(None) };
+        Ok(Some(ToStart {
+            run: from_doc("runs", id, &run)?,
+            flag: value.map(|value| from_doc("flags", flag, &value)).transpose()?,
+            incident: incident.map(|doc| from_doc("incidents", id, &doc)).transpose()?,
+            fires,
+        }))
+    }
+
+    /// Whether any alert of an incident fires.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn fires(&mut self, incident: IncidentId) -> Result<bool, Error> {
+        let sql = format!("select exists (select 1 from alerts where incident = $1 and {FIRES})");
+        let found: Option<(bool,)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), incident.to_string());
+        Ok(found.is_some_and(|(fires,)| fires))
     }
 
     /// Where a run stands, and a flag's value if it was ever set: in one trip.

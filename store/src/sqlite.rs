@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use crate::checkpoint::Checkpoints;
 use crate::gate::{Gate, Line, Pass};
-use crate::later::Later;
+use crate::later::{Later, UNEXPECTED};
 use crate::writer::{Writer, ride};
 use crate::{Backend, Error, schema};
 
@@ -79,6 +79,7 @@ impl SqliteFile {
         let mut conn = options.connect().await.map_err(cannot)?;
         check_version(&mut conn).await?;
         schema::migrator(Backend::Sqlite).run(&mut conn).await.map_err(schema::explain)?;
+        sqlx::query(UNEXPECTED).execute(&mut conn).await.map_err(cannot)?;
         let (gate, written) = (Arc::default(), Arc::new(Notify::new()));
         let checkpoints = Checkpoints::start(
             options.clone().pragma("cache_size", "-1000").connect().await.map_err(cannot)?,

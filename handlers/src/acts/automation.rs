@@ -13,7 +13,7 @@ pub(super) async fn pause(batch: &mut Batch<'_>, granted: &Granted, paused: bool
     let who = granted.principal().name.clone();
     let reason = clean_line(reason, 200);
     let reason = if reason.is_empty() { format!("by {who}") } else { format!("{reason} (by {who})") };
-    batch.tx.set_flag(PAUSED_FLAG, &json!({ "paused": paused, "reason": reason, "at": batch.now })).await?;
+    batch.set_flag(PAUSED_FLAG, json!({ "paused": paused, "reason": reason, "at": batch.now })).await?;
     metrics::gauge!("watchkeeper_automation_paused").set(if paused { 1.0 } else { 0.0 });
     let code = if paused { "paused" } else { "resumed" };
     batch.audit(&format!("principal:{who}"), "pause", "automation".to_owned(), AuditDecision::Allowed, code, json!({ "reason": reason }));

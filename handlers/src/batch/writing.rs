@@ -72,7 +72,7 @@ impl Batch<'_> {
             return HashMap::new();
         }
         let mut alerts: HashMap<Option<IncidentId>, Vec<&Alert>> = HashMap::new();
-        for alert in self.alerts.values() {
+        for alert in self.alerts.values().flatten() {
             alerts.entry(alert.incident).or_default().push(alert);
         }
         let mut known = HashMap::new();
@@ -92,7 +92,7 @@ impl Batch<'_> {
     }
 
     async fn flush_alerts(&mut self) -> Result<(), store::Error> {
-        let mut dirty: Vec<&Alert> = self.dirty_alerts.keys().filter_map(|key| self.alerts.get(key)).collect();
+        let mut dirty: Vec<&Alert> = self.dirty_alerts.keys().filter_map(|key| self.alerts.get(key)?.as_ref()).collect();
         // In key order, so that two transactions on PostgreSQL never wait for each other.
         dirty.sort_by(|a, b| (&a.source, &a.fingerprint).cmp(&(&b.source, &b.fingerprint)));
         let dirty: Vec<Alert> = dirty.into_iter().cloned().collect();

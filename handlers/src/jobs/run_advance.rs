@@ -28,12 +28,20 @@ impl Job for RunAdvance {
 
     async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {
         let id: RunId = field(row, "run")?;
-        advance(cx, id).instrument(tracing::info_span!("run", run.id = %id)).await
+        advance(cx, id, row.claim <= 1).instrument(tracing::info_span!("run", run.id = %id)).await
     }
 }
 
-async fn advance(cx: &Cx, id: RunId) -> Result<Done, JobError> {
+async fn advance(cx: &Cx, id: RunId, first: bool) -> Result<Done, JobError> {
     let mut begun = None;
+    if first && cx.claim.still_ours() {
+        // It waits to be started, most likely; the transaction that starts it looks anyway.
+        let (stepped, started) = crate::starting::start(cx, id).await?;
+        if let Some(done) = over(cx, stepped) {
+            return Ok(done);
+        }
+        begun = started;
+    }
     loop {
         // Of one that was just started it is known how it stands, and that nothing was attempted.
         let (run, attempts) = match begun.take() {
@@ -59,13 +67,18 @@ async fn advance(cx: &Cx, id: RunId) -> Result<Done, JobError> {
             RunState::Verifying => steps::verify(cx, &run, attempts).await?,
             _ => return Ok(Done::Finished),
         };
-        match stepped {
-            Stepped::On => {}
-            Stepped::Over => return Ok(Done::Finished),
-            Stepped::Later(at) => return Ok(Done::Again(at)),
+        if let Some(done) = over(cx, stepped) {
+            return Ok(done);
         }
-        if cx.wake.stopping() {
-            return Ok(Done::Again(cx.clock.now() + SignedDuration::from_millis(1)));
-        }
+    }
+}
+
+/// How the job ends after this step, if it does.
+fn over(cx: &Cx, stepped: Stepped) -> Option<Done> {
+    match stepped {
+        Stepped::On if cx.wake.stopping() => Some(Done::Again(cx.clock.now() + SignedDuration::from_millis(1))),
+        Stepped::On => None,
+        Stepped::Over => Some(Done::Finished),
+        Stepped::Later(at) => Some(Done::Again(at)),
     }
 }

@@ -1,6 +1,7 @@
 //! `bench reaction`: from the alert that is sent to the chat platform's call, and to the command that is started.
 
 use std::collections::HashMap;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -76,6 +77,7 @@ async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()
 }
 
 async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()> {
+    let bare = bare_spawns().await?;
     let more = format!(
         "programs: [{DATE}]\nroles: {{ bench: [view, run, approve] }}\nprincipals: {{ bench: {{ roles: [bench] }} }}\n\
          routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }}, remedy: {{ runbook: bench, mode: auto }} }} ]\n\
@@ -108,10 +110,34 @@ async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Resul
     let first = fast.values().map(|(_, at)| *at).min();
     let last = fast.keys().filter_map(|n| began.get(n)).max();
     if let (Some(first), Some(last)) = (first, last) {
-        report.add("commands sustained", fast.len() as f64 / last.duration_since(first).as_secs_f64(), "commands/s");
+        let sustained = fast.len() as f64 / last.duration_since(first).as_secs_f64();
+        report.add("commands sustained", sustained, "commands/s");
+        report.add("bare spawns", bare, "spawns/s");
+        report.add("commands to bare spawns", 100.0 * sustained / bare, "%");
     }
     bed.stop().await;
     Ok(())
+}
+
+/// The same command as often as it can be run a second by as many at once, with its output read and nothing else done.
+async fn bare_spawns() -> anyhow::Result<f64> {
+    let (begun, mut spawners, mut count) = (Instant::now(), tokio::task::JoinSet::new(), 0_u32);
+    for _ in 0..SENDERS {
+        spawners.spawn(async move {
+            let mut count = 0;
+            while begun.elapsed() < Duration::from_secs(2) {
+                #[expect(clippy::disallowed_methods, reason = "the floor: a fixed program without anything around it")]
+                let done = tokio::process::Command::new(DATE).arg("+%s%N").env_clear().stdin(Stdio::null()).output().await?;
+                ensure!(done.status.success(), "{DATE} ended with {}", done.status);
+                count += 1;
+            }
+            Ok(count)
+        });
+    }
+    while let Some(done) = spawners.join_next().await {
+        count += done??;
+    }
+    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
 }
 
 type Sent = HashMap<u64, (Instant, Timestamp)>;

@@ -7,7 +7,7 @@ use domain::timeline::{Entry, EntryKind};
 use jiff::SignedDuration;
 
 use super::make::{NASTY, alert, incident};
-use super::on_both;
+use super::{commit, on_both};
 use crate::{Change, Error, IncidentFilter, Store};
 
 on_both! {
@@ -98,11 +98,9 @@ on_both! {
         tx.commit().await.unwrap();
 
         // Reopening would make a second open one.
-        let mut tx = store.begin().await.unwrap();
         first.state = IncidentState::Open;
         first.version = 3;
-        assert!(matches!(tx.put_incident(&first, 2).await, Err(Error::Conflict)));
-        drop(tx);
+        assert!(matches!(commit(&store, async |tx| tx.put_incident(&first, 2).await).await, Err(Error::Conflict)));
         let read = store.read().await.unwrap().incident(first.id).await.unwrap().unwrap();
         assert_eq!((read.state, read.version), (IncidentState::Resolved, 2));
         assert_eq!(store.read().await.unwrap().incident_by_number(2).await.unwrap(), Some(second));
@@ -122,9 +120,8 @@ on_both! {
             racers.push(tokio::spawn(async move {
                 mine.version = 2;
                 mine.acked = Some((mine.opened_at, format!("racer-{racer}")));
-                let mut tx = store.begin().await.unwrap();
-                match tx.put_incident(&mine, 1).await {
-                    Ok(()) => tx.commit().await.map(|()| true).unwrap(),
+                match commit(&store, async |tx| tx.put_incident(&mine, 1).await).await {
+                    Ok(()) => true,
                     Err(Error::Conflict) => false,
                     Err(other) => panic!("{other}"),
                 }

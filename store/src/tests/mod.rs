@@ -27,6 +27,13 @@ use jiff::Timestamp;
 use crate::tx::{exec, row};
 use crate::{Backend, Error, Options, Store, Tx};
 
+/// One transaction that does this, and whatever it or its commit says.
+pub(crate) async fn commit(store: &Store, body: impl AsyncFnOnce(&mut Tx) -> Result<(), Error>) -> Result<(), Error> {
+    let mut tx = store.begin().await?;
+    body(&mut tx).await?;
+    tx.commit().await
+}
+
 /// A database of its own and a clock that stands still.
 pub(crate) struct World {
     pub(crate) clock: ManualClock,

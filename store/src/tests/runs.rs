@@ -2,12 +2,12 @@
 
 use domain::approval::{ApprovalState, Vote};
 use domain::id::{ApprovalId, IncidentId, RunId};
-use domain::run::{AttemptState, RunState};
+use domain::run::{Attempt, AttemptState, RunState};
 use jiff::SignedDuration;
 
 use super::make::{NASTY, approval, attempt, run};
-use super::on_both;
-use crate::{Error, RunFilter};
+use super::{commit, on_both};
+use crate::{Error, RunFilter, Tx};
 use serde_json::json;
 
 on_both! {
@@ -15,13 +15,22 @@ on_both! {
         let store = world.open("a").await;
         let incident = IncidentId::new(world.now());
         let mut first = run(Some(incident), &["web"], world.now());
-        let mut tx = store.begin().await.unwrap();
-        tx.insert_run(&first).await.unwrap();
-        assert!(matches!(tx.insert_run(&first).await, Err(Error::Conflict)));
+        let insert = async |tx: &mut Tx| tx.insert_run(&first).await;
+        commit(&store, insert).await.unwrap();
+        assert!(matches!(commit(&store, insert).await, Err(Error::Conflict)));
         first.state = RunState::Running;
         first.version = 2;
-        tx.put_run(&first, 1).await.unwrap();
-        assert!(matches!(tx.put_run(&first, 1).await, Err(Error::Conflict)));
+        let put = async |tx: &mut Tx| tx.put_run(&first, 1).await;
+        commit(&store, put).await.unwrap();
+        assert!(matches!(commit(&store, put).await, Err(Error::Conflict)));
+        let read_after = commit(&store, async |tx| {
+            tx.put_run(&first, 1).await?;
+            tx.attempts(first.id).await.map(drop)
+        });
+        assert!(matches!(read_after.await, Err(Error::Conflict)));
+        let gone = run(None, &[], world.now());
+        assert!(matches!(commit(&store, async |tx| tx.put_run(&gone, 1).await).await, Err(Error::Conflict)));
+        let mut tx = store.read().await.unwrap();
         assert_eq!(tx.run(first.id).await.unwrap(), Some(first.clone()));
         assert_eq!(tx.run(RunId::new(world.now())).await.unwrap(), None);
         assert_eq!(tx.runs_of(incident).await.unwrap(), [first]);
@@ -124,22 +133,28 @@ on_both! {
     async fn an_attempt_begins_once_and_ends_once(world) {
         let store = world.open("a").await;
         let id = RunId::new(world.now());
-        let mut tx = store.begin().await.unwrap();
+        let start = async |attempt: &Attempt| commit(&store, async |tx| tx.start_attempt(attempt, json!({})).await).await;
+        let note = async |attempt: &Attempt| commit(&store, async |tx| tx.note_attempt(attempt).await).await;
+        let finish = async |attempt: &Attempt| commit(&store, async |tx| tx.finish_attempt(attempt).await).await;
         let mut first = attempt(id, 0, 1, world.now());
-        assert!(matches!(tx.finish_attempt(&first).await, Err(Error::Conflict)), "not begun");
-        tx.start_attempt(&first, json!({})).await.unwrap();
-        assert!(matches!(tx.start_attempt(&first, json!({})).await, Err(Error::Conflict)));
+        assert!(matches!(finish(&first).await, Err(Error::Conflict)), "not begun");
+        assert!(matches!(note(&first).await, Err(Error::Conflict)), "not begun");
+        start(&first).await.unwrap();
+        assert!(matches!(start(&first).await, Err(Error::Conflict)));
         let second = attempt(id, 0, 2, world.now());
-        tx.start_attempt(&attempt(id, 1, 1, world.now()), json!({})).await.unwrap();
-        tx.start_attempt(&second, json!({})).await.unwrap();
+        start(&attempt(id, 1, 1, world.now())).await.unwrap();
+        start(&second).await.unwrap();
+        note(&first).await.unwrap();
         first.state = AttemptState::Unknown;
         first.error = Some(NASTY.to_owned());
-        tx.finish_attempt(&first).await.unwrap();
+        finish(&first).await.unwrap();
         first.state = AttemptState::Succeeded;
-        tx.finish_attempt(&first).await.unwrap();
+        finish(&first).await.unwrap();
         first.state = AttemptState::Failed;
-        assert!(matches!(tx.finish_attempt(&first).await, Err(Error::Conflict)), "it has ended");
+        assert!(matches!(finish(&first).await, Err(Error::Conflict)), "it has ended");
+        assert!(matches!(note(&first).await, Err(Error::Conflict)), "it has ended");
         first.state = AttemptState::Succeeded;
+        let mut tx = store.read().await.unwrap();
         assert_eq!(tx.attempts(id).await.unwrap(), [first, second, attempt(id, 1, 1, world.now())]);
     }
 
