@@ -255,7 +255,7 @@ impl About {
 
 /// Whether nothing of the execution ever happened, now that its shim is gone. Of a folder that is not whole nobody can say so.
 fn never_began(folder: &Path) -> bool {
-    About::read(folder).is_some() && shim::never_began(folder)
+    shim::never_began(folder) && About::read(folder).is_some()
 }
 
 /// Asks for the end of the execution in this folder, and only for that.

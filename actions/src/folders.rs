@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,8 @@ const NEW_ABOUT: &str = "about.new";
 const NEW_RESULT: &str = "result.new";
 /// So many folders wait at most.
 const MOST: usize = 64;
+/// A file of so many bytes fits into one block.
+const SHORT: usize = 4096;
 /// Names of those that wait begin with it; names of executions do not.
 const WAITS: char = '.';
 
@@ -101,8 +103,7 @@ impl Folders {
         // First the name: from here on nobody finds the execution.
         fs::rename(folder, &spare)?;
         let emptied = || {
-            // What was printed is not redacted there.
-            File::options().write(true).truncate(true).open(spare.join(RESULT))?;
+            blank(&spare.join(RESULT))?;
             fs::rename(spare.join(RESULT), spare.join(NEW_RESULT))?;
             fs::rename(spare.join(BEGUN), spare.join(NEW_ABOUT))
         };
@@ -151,15 +152,26 @@ pub(crate) fn begin(folder: &Path) -> io::Result<()> {
 
 /// Writes the result: it is whole, synced and there, or it is not there.
 pub(crate) fn write_result(folder: &Path, bytes: &[u8]) -> io::Result<()> {
-    write(folder, NEW_RESULT, bytes)?.sync_all()?;
+    write(folder, NEW_RESULT, bytes)?.sync_data()?;
     fs::rename(folder.join(NEW_RESULT), folder.join(RESULT))?;
     File::open(folder)?.sync_all()
 }
 
+/// Writes over what is there: to free a block and to find another takes longer than all the rest.
 fn write(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::create(folder.join(name))?;
+    let mut file = File::options().create(true).truncate(false).write(true).mode(0o600).open(folder.join(name))?;
     file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
     Ok(file)
+}
+
+/// Takes away what a file says, which is not redacted; a short one keeps its block.
+fn blank(path: &Path) -> io::Result<()> {
+    let mut file = File::options().write(true).open(path)?;
+    match usize::try_from(file.metadata()?.len()) {
+        Ok(length) if length <= SHORT => file.write_all(&vec![0; length]),
+        _ => file.set_len(0),
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +204,7 @@ mod tests {
         folders.forget(&first);
         assert!(!first.exists() && folders.kept().is_empty());
         let spare = folders.lock()[0].clone();
-        assert_eq!(fs::read(spare.join(NEW_RESULT)).unwrap(), b"", "what was printed is kept for nobody");
+        assert_eq!(fs::read(spare.join(NEW_RESULT)).unwrap(), [0; 8], "what was printed is kept for nobody");
         let second = folders.of("second-0-1").unwrap();
         folders.make(&second).unwrap();
         assert_eq!(folders.kept(), ["second-0-1"]);
@@ -208,6 +220,17 @@ mod tests {
         folders.forget(&carry_out(&folders, "third-0-1"));
         assert!(folders.make(&second).is_err());
         assert_eq!(fs::read(second.join(RESULT)).unwrap(), b"said");
+    }
+
+    #[test]
+    fn a_long_result_leaves_nothing_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = write(dir.path(), RESULT, &vec![b's'; SHORT + 1]).unwrap();
+        blank(&dir.path().join(RESULT)).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 0);
+        write(dir.path(), RESULT, b"longer").unwrap();
+        write(dir.path(), RESULT, b"short").unwrap();
+        assert_eq!(fs::read(dir.path().join(RESULT)).unwrap(), b"short");
     }
 
     #[test]
