@@ -26,11 +26,12 @@ async fn what_is_old_goes_and_the_rest_still_verifies() -> anyhow::Result<()> {
     let config = world.config();
     let report = eventually(SOON, async || {
         let report = settled(&config).await?;
-        ensure!(report["pruned"]["rows"] == 12, "{report}");
+        // What is sealed while it is verified is left to the next time.
+        ensure!(report["pruned"]["rows"] == 12 && report["rows"].as_u64() > Some(1), "{report}");
         Ok(report)
     })
     .await?;
-    ensure!(report["rows"].as_u64() > Some(1) && report["pruned"]["batch"] == 3, "{report}");
+    ensure!(report["pruned"]["batch"] == 3, "{report}");
     let told = world.audit().await?.into_iter().find(|row| row["action"] == "audit.prune").context("its row is not there")?;
     ensure!(told["detail"]["rows"] == 12 && told["actor"] == "system", "{told}");
     let text = say(&["audit", "verify", "--config"], &[&config]).await?.ok()?;

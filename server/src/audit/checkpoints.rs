@@ -8,12 +8,19 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use domain::audit::Checkpoint;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// The file in the data folder.
 pub(crate) const FILE: &str = "audit-checkpoints.jsonl";
+
+/// All of the newest stay.
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Fewer than this are not worth a new file.
+const WORTH: usize = 50;
 
 /// A checkpoint and who says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,12 +179,47 @@ pub(crate) fn append(file: &Path, signed: &SignedCheckpoint) -> anyhow::Result<(
     out.sync_data().with_context(name)
 }
 
+/// Lets go of what later checkpoints say as well: of days that are a week old the last one stays, and the last one before the chain was another (after a
+/// restore). Gives how many went; so few that they are not worth a new file stay.
+///
+/// # Errors
+/// If the file cannot be read or written; then all are there.
+pub(crate) fn thin(file: &Path, now: Timestamp) -> anyhow::Result<usize> {
+    let all = read(file)?;
+    let day = |signed: &SignedCheckpoint| signed.checkpoint.at.to_zoned(TimeZone::UTC).date();
+    let stays = |n: usize, signed: &SignedCheckpoint| match all.get(n + 1) {
+        Some(next) => {
+            now.duration_since(signed.checkpoint.at) < WEEK || day(next) != day(signed) || next.checkpoint.batch <= signed.checkpoint.batch
+        }
+        None => true,
+    };
+    let kept: Vec<&SignedCheckpoint> = all.iter().enumerate().filter(|(n, signed)| stays(*n, signed)).map(|(_, signed)| signed).collect();
+    let gone = all.len() - kept.len();
+    if gone < WORTH {
+        return Ok(0);
+    }
+    let name = || format!("cannot write {}", file.display());
+    let new = file.with_extension("new");
+    let mut lines = Vec::new();
+    for signed in kept {
+        serde_json::to_writer(&mut lines, signed)?;
+        lines.push(b'\n');
+    }
+    let mut out = File::options().create(true).write(true).truncate(true).mode(0o600).open(&new).with_context(name)?;
+    out.write_all(&lines).and_then(|()| out.sync_all()).with_context(name)?;
+    fs::rename(&new, file).with_context(name)?;
+    // If a power cut takes the new name away, the old file is whole.
+    Ok(gone)
+}
+
 fn is_key(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use domain::audit::START;
 
     use super::*;
@@ -187,7 +229,7 @@ mod tests {
     }
 
     fn checkpoint(batch: i64) -> Checkpoint {
-        Checkpoint { batch, seq: 9, rows: 9, hash: START, at: jiff::Timestamp::UNIX_EPOCH }
+        Checkpoint { batch, seq: 9, rows: 9, hash: START, at: Timestamp::UNIX_EPOCH }
     }
 
     #[test]
@@ -202,6 +244,36 @@ mod tests {
         let mut trusted = Trusted::default();
         trusted.add(&[signed.public_key.to_uppercase()]).unwrap();
         assert!(trusted.check_checkpoint(&signed).is_ok() && trusted.add(&["/no/such/file".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn of_old_days_the_last_one_stays_and_the_end_of_each_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.jsonl");
+        let start: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
+        let signer = signer(1);
+        // Four a day for forty days; on the tenth day a restore takes the chain back.
+        let all: Vec<SignedCheckpoint> = (0..160_i64)
+            .map(|n| {
+                let at = start + SignedDuration::from_hours(6 * n);
+                signer.sign(Checkpoint { batch: if n < 38 { n } else { n - 20 }, at, ..checkpoint(0) })
+            })
+            .collect();
+        for one in &all {
+            append(&file, one).unwrap();
+        }
+        let now = start + SignedDuration::from_hours(40 * 24 - 1);
+        assert_eq!(thin(&file, start).unwrap(), 0, "all are new");
+        let gone = thin(&file, now).unwrap();
+        let kept = read(&file).unwrap();
+        assert_eq!(gone + kept.len(), all.len());
+        let old = all[..132].iter().enumerate().filter(|(n, _)| n % 4 == 3 || *n == 37).map(|(_, one)| one);
+        assert_eq!(kept, old.chain(&all[132..]).cloned().collect::<Vec<_>>());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(thin(&file, now).unwrap(), 0);
+        append(&file, &signer.sign(checkpoint(200))).unwrap();
+        assert_eq!(read(&file).unwrap().len(), kept.len() + 1);
+        assert_eq!(thin(&dir.path().join("none"), now).unwrap(), 0);
     }
 
     #[test]

@@ -104,23 +104,27 @@ impl Sealer {
                     PAUSE
                 }
             };
-            if !failing && prune_at <= Instant::now() && !self.prune().await {
-                prune_at = Instant::now() + PRUNE;
+            if !failing && prune_at <= Instant::now() {
+                let pause = self.prune().await;
+                prune_at = Instant::now() + pause;
+                if pause == PRUNE {
+                    self.thin().await;
+                }
             }
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
         }
     }
 
-    /// Lets go of one step's worth of what is old; whether there may be more.
-    async fn prune(&self) -> bool {
-        let Some(seen) = self.said.lock().await.checkpoint else { return true };
+    /// Lets go of one step's worth of what is old; when to look again.
+    async fn prune(&self) -> Duration {
+        let Some(seen) = self.said.lock().await.checkpoint else { return Duration::ZERO };
         let before = self.keep.before(self.clock.now());
         let sign = |cut: &domain::audit::Cut| (self.signer.public_key(), self.signer.sign_bytes(cut.statement().as_bytes()));
         match self.store.prune_audit(before, &seen, sign).await {
-            Ok(AuditPruned::Nothing) => false,
+            Ok(AuditPruned::Nothing) => PRUNE,
             Ok(AuditPruned::Gone(rows)) => {
                 metrics::counter!("watchkeeper_pruned_rows_total", "kind" => "audit").increment(rows);
-                true
+                Duration::ZERO
             }
             Ok(AuditPruned::Unsound(report)) => {
                 let first = report.faults.first().map_or("", |fault| fault.text.as_str());
@@ -129,13 +133,26 @@ impl Sealer {
                     first,
                     "old rows of the audit log are not what was written, so they stay: run `watchkeeper audit verify`"
                 );
-                false
+                PRUNE
             }
-            Err(Error::Retry) => true,
+            Err(Error::Retry) => Duration::ZERO,
             Err(error) => {
                 tracing::warn!(%error, "the old rows of the audit log stay for now");
-                false
+                PAUSE
             }
+        }
+    }
+
+    /// Lets go of old checkpoints that later ones make needless.
+    async fn thin(&self) {
+        // Nothing is appended meanwhile.
+        let _said = self.said.lock().await;
+        let (file, now) = (self.file.clone(), self.clock.now());
+        match tokio::task::spawn_blocking(move || checkpoints::thin(&file, now)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(gone)) => tracing::info!(gone, "of old checkpoints one a day stays"),
+            Ok(Err(error)) => tracing::warn!(error = %format!("{error:#}"), "the file of checkpoints stays as long as it is"),
+            Err(error) => tracing::warn!(%error, "the file of checkpoints stays as long as it is"),
         }
     }
 
