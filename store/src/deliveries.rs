@@ -191,7 +191,9 @@ impl Tx {
                 }
             }
             new_evidence.push((delivery, evidence));
-            metrics::counter!("watchkeeper_events_deduplicated_total", "source" => delivery.source.clone()).increment(repeats.into());
+            if repeats > 0 {
+                self.repeats.push((delivery.source.clone(), repeats));
+            }
             answers.push(Accepted { seqs, repeats: Some(repeats) });
         }
         self.insert_pending(&new, bumps).await?;

@@ -24,6 +24,8 @@ pub struct Tx {
     pub(crate) told: Vec<Lifecycle>,
     /// The last incident number that it gave out, on SQLite.
     pub(crate) last_number: Option<i64>,
+    /// Events that had been heard before, by source: counted once it is true.
+    pub(crate) repeats: Vec<(String, u32)>,
     /// It found no delivery unopened, when so many transactions had left some.
     pub(crate) found_none: Option<u64>,
 }
@@ -37,7 +39,17 @@ pub(crate) enum Conn {
 
 impl Tx {
     pub(crate) fn new(core: Arc<Core>, conn: Conn, writes: bool) -> Self {
-        Self { conn, core, changes: Vec::new(), claimed: HashMap::new(), writes, told: Vec::new(), last_number: None, found_none: None }
+        Self {
+            conn,
+            core,
+            changes: Vec::new(),
+            claimed: HashMap::new(),
+            writes,
+            told: Vec::new(),
+            last_number: None,
+            repeats: Vec::new(),
+            found_none: None,
+        }
     }
 
     /// Makes it last, then tells who listens.
@@ -53,6 +65,9 @@ impl Tx {
         }
         if let Some(left) = self.found_none {
             self.core.unopened.found_none(left);
+        }
+        for (source, repeats) in self.repeats {
+            metrics::counter!("watchkeeper_events_deduplicated_total", "source" => source).increment(repeats.into());
         }
         self.core.announce(self.changes);
         Ok(())
