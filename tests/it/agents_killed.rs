@@ -8,9 +8,11 @@ use harness::peers::Nats;
 use harness::world::{Alert, Ledger, SOON, World};
 use harness::{Tally, eventually};
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::agents::{Edge, away, begun, plan};
+use crate::crash::waiting_shims;
 
 /// Within so many milliseconds after an alert its order has been sent, taken and begun.
 const UNDER_WAY: u64 = 1500;
@@ -34,6 +36,44 @@ async fn a_killed_agent_takes_its_command_up_again() -> anyhow::Result<()> {
         tally.ledger(&ledger.lines(), &["sleep 3"])
     })
     .await
+}
+
+/// Its order is on its disk and with a shim that stands still: nothing has happened, so the next start carries it out, and nobody is asked.
+#[tokio::test]
+async fn a_killed_agent_begins_anew_what_its_shim_had_not_begun() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["once"], "40s").await?;
+    let agent = edge.proc.as_ref().context("the agent runs")?.pid();
+    eventually(SOON, async || {
+        let waiting = waiting_shims(agent)?;
+        ensure!(!waiting.is_empty(), "no shim waits");
+        signal_all(&waiting, Signal::STOP)
+    })
+    .await?;
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    eventually(SOON, async || {
+        ensure!(orders(&edge)?.iter().any(|folder| folder.join("intent.json").exists()), "nothing is intended");
+        Ok(())
+    })
+    .await?;
+    edge.kill9()?;
+    ensure!(kill_shims(&edge)?, "the shim was gone");
+    ensure!(ledger.lines().is_empty(), "it had begun");
+    edge.start()?;
+    let run = world.run_in("succeeded", SOON).await?;
+    let attempts = run["attempts"].as_array().context("it has attempts")?;
+    ensure!(attempts.len() == 1 && attempts[0]["state"] == "succeeded", "{run}");
+    assert_eq!(ledger.lines(), ["once"]);
+    Ok(())
+}
+
+fn signal_all(pids: &[i64], signal: Signal) -> anyhow::Result<()> {
+    for pid in pids {
+        let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw).context("no pid")?;
+        kill_process(pid, signal)?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -95,8 +135,7 @@ fn kill_shims(edge: &Edge) -> anyhow::Result<bool> {
     for folder in orders(edge)? {
         let Ok(text) = fs::read_to_string(folder.join("intent.json")) else { continue };
         let intent: Value = serde_json::from_str(&text)?;
-        let pid = intent["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
-        any |= rustix::process::kill_process(pid.context("no pid")?, rustix::process::Signal::KILL).is_ok();
+        any |= signal_all(&[intent["pid"].as_i64().context("no pid")?], Signal::KILL).is_ok();
     }
     Ok(any)
 }
