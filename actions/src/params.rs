@@ -6,8 +6,14 @@ use schemars::{JsonSchema, schema_for};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// The parameters, or what is wrong with which of them.
+/// The parameters, or what is wrong with which of them. The type must refuse unknown fields.
 pub(crate) fn read<T: DeserializeOwned + JsonSchema>(with: &Value) -> Result<T, String> {
+    // A step's parameters are read again whenever its plan is made. What is wrong with them is looked for where something is.
+    if with.is_object()
+        && let Ok(read) = T::deserialize(with)
+    {
+        return Ok(read);
+    }
     let given = match with {
         Value::Null => Map::new(),
         Value::Object(given) => given.clone(),
