@@ -133,10 +133,12 @@ impl Tx {
         let found: Option<(String, Option<String>, Option<String>, bool)> =
             row!(self, sqlx::AssertSqlSafe(sql.as_str()), id.to_string(), clean(flag));
         let Some((run, value, incident, fires)) = found else { return Ok(None) };
+        let run: Run = from_doc("runs", id, &run)?;
+        let of = run.incident.map(|id| id.to_string()).unwrap_or_default();
         Ok(Some(ToStart {
-            run: from_doc("runs", id, &run)?,
+            run,
             flag: value.map(|value| from_doc("flags", flag, &value)).transpose()?,
-            incident: incident.map(|doc| from_doc("incidents", id, &doc)).transpose()?,
+            incident: incident.map(|doc| from_doc("incidents", of, &doc)).transpose()?,
             fires,
         }))
     }

@@ -105,11 +105,7 @@ impl Sealer {
                 }
             };
             if !failing && prune_at <= Instant::now() {
-                let pause = self.prune().await;
-                prune_at = Instant::now() + pause;
-                if pause == PRUNE {
-                    self.thin().await;
-                }
+                prune_at = Instant::now() + self.prune().await;
             }
             tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
         }
@@ -121,7 +117,10 @@ impl Sealer {
         let before = self.keep.before(self.clock.now());
         let sign = |cut: &domain::audit::Cut| (self.signer.public_key(), self.signer.sign_bytes(cut.statement().as_bytes()));
         match self.store.prune_audit(before, &seen, sign).await {
-            Ok(AuditPruned::Nothing) => PRUNE,
+            Ok(AuditPruned::Nothing) => {
+                self.thin().await;
+                PRUNE
+            }
             Ok(AuditPruned::Gone(rows)) => {
                 metrics::counter!("watchkeeper_pruned_rows_total", "kind" => "audit").increment(rows);
                 Duration::ZERO
@@ -131,7 +130,7 @@ impl Sealer {
                 tracing::error!(
                     faults = report.faulty,
                     first,
-                    "old rows of the audit log are not what was written, so they stay: run `watchkeeper audit verify`"
+                    "old rows of the audit log are not what was written, so they stay, and all checkpoints: run `watchkeeper audit verify`"
                 );
                 PRUNE
             }

@@ -1,11 +1,13 @@
 //! Runs, their locks and journals, and approvals.
 
+use domain::alert::AlertState;
 use domain::approval::{ApprovalState, Vote};
 use domain::id::{ApprovalId, IncidentId, RunId};
+use domain::incident::IncidentState;
 use domain::run::{Attempt, AttemptState, RunState};
 use jiff::SignedDuration;
 
-use super::make::{NASTY, approval, attempt, run};
+use super::make::{NASTY, alert, approval, attempt, incident, run};
 use super::{commit, on_both};
 use crate::{Error, RunFilter, Tx};
 use serde_json::json;
@@ -34,6 +36,32 @@ on_both! {
         assert_eq!(tx.run(first.id).await.unwrap(), Some(first.clone()));
         assert_eq!(tx.run(RunId::new(world.now())).await.unwrap(), None);
         assert_eq!(tx.runs_of(incident).await.unwrap(), [first]);
+    }
+
+    async fn a_run_is_read_with_what_is_asked_before_it_starts(world) {
+        let store = world.open("a").await;
+        let about = incident(1, NASTY, IncidentState::Open, world.now());
+        let (bare, of_it) = (run(None, &[], world.now()), run(Some(about.id), &[], world.now()));
+        let mut tx = store.begin().await.unwrap();
+        tx.insert_incidents(&[&about]).await.unwrap();
+        tx.insert_run(&bare).await.unwrap();
+        tx.insert_run(&of_it).await.unwrap();
+        for (state, fires) in [
+            (AlertState::Resolved, false),
+            (AlertState::Stale, false),
+            (AlertState::Firing, true),
+            (AlertState::Flapping, true),
+        ] {
+            tx.put_alerts(&[alert("am", "1", state, Some(about.id), world.now())]).await.unwrap();
+            let read = tx.run_to_start(of_it.id, "paused").await.unwrap().unwrap();
+            assert_eq!((read.run, read.flag, read.incident, read.fires), (of_it.clone(), None, Some(about.clone()), fires), "{state:?}");
+            assert_eq!(tx.fires(about.id).await.unwrap(), fires, "{state:?}");
+        }
+        tx.set_flag("paused", &json!({ "paused": true })).await.unwrap();
+        let read = tx.run_to_start(bare.id, "paused").await.unwrap().unwrap();
+        assert_eq!((read.run, read.flag, read.incident, read.fires), (bare, Some(json!({ "paused": true })), None, false));
+        assert!(tx.run_to_start(RunId::new(world.now()), "paused").await.unwrap().is_none());
+        assert!(!tx.fires(IncidentId::new(world.now())).await.unwrap());
     }
 
     async fn runs_are_listed(world) {
