@@ -12,7 +12,7 @@ use crate::codec::{clean, from_doc, id, micros, time};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
-use crate::tx::{exec, expect_found, row, rows, rows_of};
+use crate::tx::{exec, expect_found, rows, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
@@ -64,20 +64,6 @@ impl Tx {
         );
         self.changed(Change::Jobs);
         if freed == 1 { Ok(()) } else { Err(Error::Conflict) }
-    }
-
-    /// When the next waiting job is due.
-    ///
-    /// # Errors
-    /// As any use of the database.
-    pub async fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
-        let mut next: Option<i64> = None;
-        for urgency in URGENCIES {
-            let first: Option<(i64,)> =
-                row!(self, "select due_at from jobs where state = 'waiting' and urgency = $1 order by due_at limit 1", urgency.rank());
-            next = [next, first.map(|(due,)| due)].into_iter().flatten().min();
-        }
-        next.map(|due| time("jobs", "next", due)).transpose()
     }
 
     async fn claim(&mut self, due: &[i64], limit: i64, lease: SignedDuration, now: i64) -> Result<Vec<Job>, Error> {

@@ -80,6 +80,12 @@ impl Tx {
     }
 
     /// Asks for one number.
+    /// When the next waiting job is due.
+    async fn next_due(&mut self) -> Result<Option<Timestamp>, Error> {
+        let found: Option<(Option<i64>,)> = row!(self, "select min(due_at) from jobs where state = 'waiting'");
+        found.and_then(|(due,)| due).map(|due| crate::codec::time("jobs", "next", due)).transpose()
+    }
+
     async fn number(&mut self, sql: &'static str) -> Result<i64, Error> {
         let found: Option<(i64,)> = row!(self, sql);
         Ok(found.unwrap_or_default().0)
