@@ -33,6 +33,7 @@ use domain::time::Clock;
 
 use egress::{Egress, Exception};
 pub use executions::Executions;
+pub use program::ENVIRONMENT;
 pub use supervisor::Supervisor;
 
 /// Declares the action files and makes the table of them.

@@ -28,8 +28,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// What every program finds in its environment besides what it is given. Nothing of the server's own gets there.
-pub(crate) const ENVIRONMENT: [(&str, &str); 2] =
-    [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
+pub const ENVIRONMENT: [(&str, &str); 2] = [("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"), ("LANG", "C.UTF-8")];
 
 /// A program to run to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,7 +119,7 @@ async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Resul
     Ok(())
 }
 
-/// The same command as often as it can be run a second by as many at once, with its output read and nothing else done.
+/// The same command in the same environment as often as it can be run a second by as many at once, with its output read and nothing else done.
 async fn bare_spawns() -> anyhow::Result<f64> {
     let (begun, mut spawners, mut count) = (Instant::now(), tokio::task::JoinSet::new(), 0_u32);
     for _ in 0..SENDERS {
@@ -127,7 +127,13 @@ async fn bare_spawns() -> anyhow::Result<f64> {
             let mut count = 0;
             while begun.elapsed() < Duration::from_secs(2) {
                 #[expect(clippy::disallowed_methods, reason = "the floor: a fixed program without anything around it")]
-                let done = tokio::process::Command::new(DATE).arg("+%s%N").env_clear().stdin(Stdio::null()).output().await?;
+                let done = tokio::process::Command::new(DATE)
+                    .arg("+%s%N")
+                    .env_clear()
+                    .envs(actions::ENVIRONMENT)
+                    .stdin(Stdio::null())
+                    .output()
+                    .await?;
                 ensure!(done.status.success(), "{DATE} ended with {}", done.status);
                 count += 1;
             }
