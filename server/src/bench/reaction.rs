@@ -113,7 +113,7 @@ async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Resul
         let sustained = fast.len() as f64 / last.duration_since(first).as_secs_f64();
         report.add("commands sustained", sustained, "commands/s");
         report.add("bare spawns", bare, "spawns/s");
-        report.add("commands to bare spawns", 100.0 * sustained / bare, "%");
+        report.add("commands per bare spawn", sustained / bare, "");
     }
     bed.stop().await;
     Ok(())
