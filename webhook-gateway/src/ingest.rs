@@ -21,7 +21,7 @@ use crate::body::{Bounds, Unread, discard, read};
 use crate::error::ApiError;
 use crate::gateway::App;
 use crate::settings::{SourceSettings, SourceTable};
-use crate::sources::{self, KINDS, ParseCx, ParseError, Parsed, Source};
+use crate::sources::{self, Counted, KINDS, ParseCx, ParseError, Parsed, Source};
 use crate::{chat, json, own};
 
 /// Bodies larger than this are parsed one at a time, in bytes.
@@ -84,18 +84,29 @@ async fn receive(app: &App, kind: &'static dyn Source, name: &str, request: Requ
 
     let heavy = bytes.len() > HEAVY;
     let _turn = if heavy { Some(turn(app).await.ok_or_else(|| reject(label, Unread::NoRoom))?) } else { None };
-    let parsed = match parse(&table, name, source, &parts, &bytes, received_at).await {
-        Ok(parsed) => parsed,
+    let reading = Reading { table: &table, name, source, parts: &parts, bytes: &bytes, received_at };
+    let in_rush = source.map.is_none() && app.intake.wants_sealed(1);
+    let read = if in_rush { reading.by(Read::count).await } else { reading.by(Read::parse).await };
+    let read = match read {
+        Ok(read) => read,
         Err(error) => return Err(unparsable(app, name, &bytes, received_at, &error).await),
     };
-    let events = parsed.sightings.len();
+    let Counted { sightings: events, left_out: missing } = read.counted();
     let accepted = if source.map.is_none() && events > 0 && app.intake.wants_sealed(events) {
         // It was read so that bad input is refused; it is read again when it is its turn.
-        left_out(name, parsed.left_out);
+        left_out(name, missing);
         let id = own_id(&proof, &bytes);
         let sealed = Sealed { source: name.to_owned(), kind: kind.kind(), id, events, raw: bytes, received_at };
         within(app, events, app.intake.accept_sealed(sealed)).await
     } else {
+        let parsed = match read {
+            Read::All(parsed) => parsed,
+            // The rush is over since it was counted.
+            Read::Count(_) => match reading.by(|kind, cx, body| kind.parse(cx, body)).await {
+                Ok(parsed) => parsed,
+                Err(error) => return Err(unparsable(app, name, &bytes, received_at, &error).await),
+            },
+        };
         let delivery = delivery(app, name, &proof, parsed, bytes, received_at);
         accept_in(app, &*app.intake, delivery).await
     };
@@ -125,29 +136,69 @@ async fn turn(app: &App) -> Option<tokio::sync::SemaphorePermit<'_>> {
     tokio::time::timeout(app.settings.limits.store_time, app.heavy.acquire()).await.ok()?.ok()
 }
 
-async fn parse(
-    table: &Arc<SourceTable>,
-    name: &str,
-    source: &SourceSettings,
-    parts: &Parts,
-    bytes: &Bytes,
-    received_at: Timestamp,
-) -> Result<Parsed, ParseError> {
-    let headers = if source.map.is_some() { told_headers(&parts.headers) } else { Vec::new() };
-    if bytes.len() <= if source.map.is_some() { LONG_MAPPED } else { LONG } {
-        return parse_now(source, &headers, bytes, received_at);
-    }
-    let (table, name, bytes) = (Arc::clone(table), name.to_owned(), bytes.clone());
-    let work = move || match table.get(&name) {
-        Some(source) => parse_now(source, &headers, &bytes, received_at),
-        None => Err(ParseError("the source is gone".to_owned())),
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ParseError(format!("the parser failed: {panic}"))))
+/// What was read of a body.
+enum Read {
+    All(Parsed),
+    /// In a rush nothing is kept of it.
+    Count(Counted),
 }
 
-fn parse_now(source: &SourceSettings, headers: &[(String, String)], bytes: &[u8], received_at: Timestamp) -> Result<Parsed, ParseError> {
+/// A way to read a body.
+type Way<T> = fn(&dyn Source, &ParseCx<'_>, &[u8]) -> Result<T, ParseError>;
+
+impl Read {
+    fn parse(kind: &dyn Source, cx: &ParseCx<'_>, body: &[u8]) -> Result<Self, ParseError> {
+        kind.parse(cx, body).map(Self::All)
+    }
+
+    fn count(kind: &dyn Source, cx: &ParseCx<'_>, body: &[u8]) -> Result<Self, ParseError> {
+        kind.count(cx, body).map(Self::Count)
+    }
+
+    fn counted(&self) -> Counted {
+        match self {
+            Self::All(parsed) => Counted { sightings: parsed.sightings.len(), left_out: parsed.left_out },
+            Self::Count(counted) => *counted,
+        }
+    }
+}
+
+/// A body, and what is known about it.
+struct Reading<'a> {
+    table: &'a Arc<SourceTable>,
+    name: &'a str,
+    source: &'a SourceSettings,
+    parts: &'a Parts,
+    bytes: &'a Bytes,
+    received_at: Timestamp,
+}
+
+impl Reading<'_> {
+    /// Reads it; a long one off the threads that serve everybody.
+    async fn by<T: Send + 'static>(&self, way: Way<T>) -> Result<T, ParseError> {
+        let Self { source, received_at, .. } = *self;
+        let headers = if source.map.is_some() { told_headers(&self.parts.headers) } else { Vec::new() };
+        if self.bytes.len() <= if source.map.is_some() { LONG_MAPPED } else { LONG } {
+            return read_now(source, &headers, self.bytes, received_at, way);
+        }
+        let (table, name, bytes) = (Arc::clone(self.table), self.name.to_owned(), self.bytes.clone());
+        let work = move || match table.get(&name) {
+            Some(source) => read_now(source, &headers, &bytes, received_at, way),
+            None => Err(ParseError("the source is gone".to_owned())),
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|panic| Err(ParseError(format!("the parser failed: {panic}"))))
+    }
+}
+
+fn read_now<T>(
+    source: &SourceSettings,
+    headers: &[(String, String)],
+    bytes: &[u8],
+    received_at: Timestamp,
+    way: Way<T>,
+) -> Result<T, ParseError> {
     json::bounded(bytes).map_err(|bound| ParseError(bound.to_owned()))?;
-    source.kind.parse(&ParseCx { received_at, headers, map: source.map.as_deref() }, bytes)
+    way(source.kind, &ParseCx { received_at, headers, map: source.map.as_deref() }, bytes)
 }
 
 /// The headers that a mapping may look at: nothing that proves identity is ever an event's content.

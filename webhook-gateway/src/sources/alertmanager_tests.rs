@@ -175,3 +175,58 @@ fn what_is_not_alertmanagers_is_refused_with_a_place() {
         assert!(error.0.contains("line 1 column"), "{bad}: {error}");
     }
 }
+
+/// What is counted is exactly what is parsed, and what is refused is refused in the same words.
+#[test]
+fn a_body_is_counted_as_it_is_parsed() {
+    let cx = ParseCx { received_at: now(), headers: &[], map: None };
+    let mut tried = [0, 0];
+    let mut same = |body: &[u8]| {
+        let parsed = KIND.parse(&cx, body).map(|parsed| Counted { sightings: parsed.sightings.len(), left_out: parsed.left_out });
+        tried[usize::from(parsed.is_ok())] += 1;
+        assert_eq!(KIND.count(&cx, body), parsed, "{}", String::from_utf8_lossy(body));
+    };
+    for fixture in [FIRING, RESOLVED, TRUNCATED, GRAFANA, WATCHDOG] {
+        let whole: Value = serde_json::from_str(fixture).unwrap();
+        same(fixture.as_bytes());
+        for place in places(&whole) {
+            let others = [
+                json!(null),
+                json!(7),
+                json!(-1.5),
+                json!("x\u{0}\u{1f600}"),
+                json!([1]),
+                json!({ "a": "b" }),
+                json!({ "a": 1 }),
+                json!(true),
+            ];
+            for other in others {
+                let mut changed = whole.clone();
+                *changed.pointer_mut(&place).unwrap() = other;
+                same(changed.to_string().as_bytes());
+            }
+        }
+        for end in (0..fixture.len()).step_by(7) {
+            same(&fixture.as_bytes()[..end]);
+        }
+        for at in (0..fixture.len()).step_by(11) {
+            for byte in [b'"', b'\\', b'{', 0, 0xff] {
+                let mut changed = fixture.as_bytes().to_vec();
+                changed[at] = byte;
+                same(&changed);
+            }
+        }
+    }
+    assert!(tried[0] > 1000 && tried[1] > 500, "refused and taken: {tried:?}");
+}
+
+/// Every place in a value, as JSON pointers.
+fn places(value: &Value) -> Vec<String> {
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Array(items) => items.iter().enumerate().map(|(n, item)| (n.to_string(), item)).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| (name.replace('~', "~0").replace('/', "~1"), field)).collect(),
+        _ => Vec::new(),
+    };
+    let below = inner.iter().flat_map(|(name, item)| places(item).into_iter().map(move |rest| format!("/{name}{rest}")));
+    std::iter::once(String::new()).chain(below).collect()
+}

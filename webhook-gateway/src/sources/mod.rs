@@ -47,6 +47,14 @@ pub trait Source: Send + Sync + Debug {
     /// # Errors
     /// Says what cannot be read, for whoever looks at the sample.
     fn parse(&self, cx: &ParseCx<'_>, body: &[u8]) -> Result<Parsed, ParseError>;
+
+    /// How much a body says: for one that is read when it is its turn. Takes and refuses what [`Source::parse`] does.
+    ///
+    /// # Errors
+    /// As [`Source::parse`].
+    fn count(&self, cx: &ParseCx<'_>, body: &[u8]) -> Result<Counted, ParseError> {
+        self.parse(cx, body).map(|parsed| Counted { sightings: parsed.sightings.len(), left_out: parsed.left_out })
+    }
 }
 
 /// What a parser is told besides the body.
@@ -66,6 +74,15 @@ pub struct Parsed {
     /// In the body's order.
     pub sightings: Vec<Sighting>,
     /// How many alerts the sender says that it left out. They are unknown, not resolved.
+    pub left_out: u64,
+}
+
+/// How much a body says; see [`Parsed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Sightings in it.
+    pub sightings: usize,
+    /// Alerts that the sender says it left out.
     pub left_out: u64,
 }
 
