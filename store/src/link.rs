@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::id::{IncidentId, RunId};
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -70,7 +70,7 @@ impl Ear {
     /// Connects, listens and takes our name.
     pub(crate) async fn open(options: &PgConnectOptions, instance: &str, patience: Duration) -> Result<Self, Error> {
         // A pool of its own: a connection that hangs must not keep the next one waiting.
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(ANSWER).connect_lazy_with(options.clone());
+        let pool = crate::open::pool().max_connections(1).acquire_timeout(ANSWER).connect_lazy_with(options.clone());
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen_all([CHANNEL, relay::CHANNEL]).await?;

@@ -291,3 +291,10 @@ impl fmt::Debug for Options {
         f.debug_struct("Options").field("instance", &self.instance).field("start", &self.start).finish_non_exhaustive()
     }
 }
+
+/// A pool whose connections stay. Without sqlx's reaper, which runs when a pool is made and then now and then: it goes through as many idle connections as are
+/// counted, and at the moment in which one is taken before it was counted as given back that is 2^64, on a thread that is never free again (sqlx-core 0.9,
+/// `pool/inner.rs`).
+pub(crate) fn pool<DB: sqlx::Database>() -> sqlx::pool::PoolOptions<DB> {
+    sqlx::pool::PoolOptions::new().idle_timeout(None).max_lifetime(None)
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres};
 use tokio::time::error::Elapsed;
 
@@ -129,7 +129,7 @@ const OUTDATED: &str =
 impl Pools {
     fn new(options: &PgConnectOptions) -> Self {
         let pool = |connections, acquire| {
-            let settled = PgPoolOptions::new().after_connect(|conn, _| Box::pin(settle(conn)));
+            let settled = crate::open::pool().after_connect(|conn, _| Box::pin(settle(conn)));
             settled.max_connections(connections).acquire_timeout(acquire).connect_lazy_with(options.clone())
         };
         Self { ingest: pool(2, ACQUIRE_INGEST), other: pool(8, ACQUIRE) }

@@ -10,13 +10,14 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
 use crate::checkpoint::Checkpoints;
 use crate::gate::{Gate, Line, Pass};
 use crate::later::{Later, UNEXPECTED};
+use crate::open::pool;
 use crate::writer::{Writer, ride};
 use crate::{Backend, Error, schema};
 
@@ -87,13 +88,8 @@ impl SqliteFile {
             written.clone(),
         );
         let reading = options.read_only(true).pragma("cache_size", "-4000").thread_name(|n| format!("store-reader-{n}"));
-        let readers = SqlitePoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_secs(2))
-            .test_before_acquire(false)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(reading);
+        let readers =
+            pool().max_connections(4).acquire_timeout(Duration::from_secs(2)).test_before_acquire(false).connect_lazy_with(reading);
         let durability = match temporary {
             Some(_) => "SQLite in a temporary file: nothing survives the end of the process".to_owned(),
             None => format!("SQLite at {} (WAL, synchronous=FULL): what was accepted survives kill -9 and power loss", path.display()),
@@ -106,7 +102,7 @@ impl SqliteFile {
     pub(crate) async fn look(path: &str) -> Result<Self, Error> {
         let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(Duration::from_secs(5));
         let conn = options.connect().await.map_err(|error| Error::Config(format!("cannot open {path} to read it: {error}")))?;
-        let readers = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+        let readers = pool().max_connections(2).connect_lazy_with(options);
         let (gate, writer) = (Arc::default(), Arc::new(Mutex::new(Writer::shut_from_the_start(conn))));
         Ok(Self { gate, writer, readers, _checkpoints: None, _lock: None, _temporary: None })
     }
