@@ -7,7 +7,7 @@ use domain::act::PAUSED_FLAG;
 use domain::alert::Alert;
 use domain::approval::Approval;
 use domain::audit::{AuditDecision, NewAudit};
-use domain::event::Event;
+use domain::event::Payload;
 use domain::id::{IncidentId, RunId};
 use domain::incident::{Follow, Happening, Incident, Unchanged};
 use domain::job::{NewJob, Urgency};
@@ -16,7 +16,7 @@ use domain::run::Run;
 use domain::timeline::{Entry, EntryKind};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{ToStart, Tx};
+use store::{Asks, Known, ToStart, Tx};
 
 use crate::Cx;
 
@@ -69,14 +69,14 @@ const FOLD_ABOVE: usize = 3;
 impl<'a> Batch<'a> {
     /// Begins a transaction.
     pub(crate) async fn begin(cx: &'a Cx) -> Result<Self, store::Error> {
-        Ok(Self::over(cx, cx.store.begin().await?))
+        Ok(Self::over(cx, cx.rules.load_full(), cx.store.begin().await?))
     }
 
-    /// Goes on with a transaction.
-    pub(crate) fn over(cx: &'a Cx, tx: Tx) -> Self {
+    /// Goes on with a transaction, under these rules.
+    pub(crate) fn over(cx: &'a Cx, rules: Arc<RuleSet>, tx: Tx) -> Self {
         Self {
             cx,
-            rules: cx.rules.load_full(),
+            rules,
             tx,
             now: cx.clock.now(),
             alerts: HashMap::new(),
@@ -96,36 +96,34 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Reads the alerts that `events` are about and the incidents that gather these grouping keys now, in one trip.
-    pub(crate) async fn preload(&mut self, events: &[Event], groups: BTreeSet<(String, String)>) -> Result<(), store::Error> {
-        let mut keys: Vec<(String, String)> = events
-            .iter()
-            .filter_map(|event| match &event.payload {
-                domain::event::Payload::Alert(sighting) => Some((event.source.clone(), sighting.fingerprint.clone())),
-                _ => None,
-            })
-            .collect();
-        keys.sort();
-        keys.dedup();
-        let groups: Vec<_> = groups.into_iter().filter(|key| !self.by_group.contains_key(key)).collect();
-        let (mut alerts, mut incidents) = self.tx.alerts_and_incidents(&keys, &groups).await?;
-        for key in keys {
-            let alert = alerts.remove(&key);
+    /// Reads what is asked and not known, in one trip.
+    pub(crate) async fn preload(&mut self, mut asks: Asks) -> Result<(), store::Error> {
+        asks.alerts.retain(|key| !self.alerts.contains_key(key));
+        asks.groups.retain(|key| !self.by_group.contains_key(key));
+        let known = self.tx.known(&asks).await?;
+        self.learn(asks, known);
+        Ok(())
+    }
+
+    /// Keeps what this transaction read.
+    pub(crate) fn learn(&mut self, asks: Asks, mut known: Known) {
+        for key in asks.alerts {
+            let alert = known.alerts.remove(&key);
             self.alerts.insert(key, alert);
         }
-        for key in groups {
-            let incident = incidents.remove(&key);
+        for key in asks.groups {
+            let incident = known.incidents.remove(&key);
             self.by_group.insert(key, incident.as_ref().map(|incident| incident.id));
             if let Some(incident) = incident {
                 self.hold(incident);
             }
         }
-        Ok(())
     }
 
-    /// What is known so far of an alert, without asking.
-    pub(crate) fn known_alert(&self, source: &str, fingerprint: &str) -> Option<&Alert> {
-        self.alerts.get(&(source.to_owned(), fingerprint.to_owned()))?.as_ref()
+    /// What is known so far of the alert that an event is about, without asking.
+    pub(crate) fn known_alert(&self, source: &str, payload: &Payload) -> Option<&Alert> {
+        let Payload::Alert(sighting) = payload else { return None };
+        self.alerts.get(&(source.to_owned(), sighting.fingerprint.clone()))?.as_ref()
     }
 
     /// An alert as it stands, if it was ever heard of.
@@ -148,7 +146,7 @@ impl<'a> Batch<'a> {
     /// The incident that gathers this grouping key now: open, or resolved and not closed.
     pub(crate) async fn latest_incident(&mut self, source: &str, group_key: &str) -> Result<Option<Incident>, store::Error> {
         let key = (source.to_owned(), group_key.to_owned());
-        self.preload(&[], BTreeSet::from([key.clone()])).await?;
+        self.preload(Asks { groups: BTreeSet::from([key.clone()]), ..Asks::default() }).await?;
         Ok(self.by_group.get(&key).copied().flatten().and_then(|id| self.incidents.get(&id)).map(|held| held.now.clone()))
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::event::{Event, Payload};
+use domain::route::Routed;
 use futures::FutureExt;
-use store::{Decider, Stored, Tx};
+use store::{Arrivals, Asks, Decider, Key, Stored};
 
 use crate::batch::Batch;
 use crate::{Cx, on_act, on_alert, on_heartbeat};
@@ -44,19 +45,32 @@ impl Decider for AtOnce {
         self.free.load(Ordering::Relaxed) && !self.cx.wake.stopping()
     }
 
-    async fn decide(&self, tx: Tx, stored: Stored) -> Result<(), store::Error> {
-        let mut batch = Batch::over(&self.cx, tx);
-        let events = match stored {
-            Stored::Claimed(events) => events,
-            Stored::Queued(stored) => {
-                let waiting = batch.tx.claim_events(BATCH).await?;
-                if waiting.len() < stored {
-                    batch.tx.events_wait();
-                }
-                waiting
+    async fn decide(&self, arrivals: Arrivals<'_>) -> Result<(), store::Error> {
+        unless_it_panics(store_and_handle(&self.cx, arrivals))
+            .await
+            .inspect_err(|error| tracing::debug!(%error, "not decided at once: the worker will"))
+    }
+}
+
+/// Asks the routes before anything is stored, so that one trip to the database stores what came and reads what its decision needs.
+async fn store_and_handle(cx: &Cx, arrivals: Arrivals<'_>) -> Result<(), store::Error> {
+    let rules = cx.rules.load_full();
+    let routed: Vec<_> = arrivals.events().map(|(source, payload)| on_alert::expect(&rules, None, source, payload)).collect();
+    let asks = Asks { alerts: alerts_of(arrivals.events()), groups: groups_of(arrivals.events(), &routed) };
+    let (tx, stored) = arrivals.store(&asks).await?;
+    let mut batch = Batch::over(cx, rules.clone(), tx);
+    match stored {
+        Stored::Claimed(events, known) => {
+            batch.learn(asks, known);
+            handle_routed(batch, &events, routed).await
+        }
+        Stored::Queued(stored) => {
+            let waiting = batch.tx.claim_events(BATCH).await?;
+            if waiting.len() < stored {
+                batch.tx.events_wait();
             }
-        };
-        decide_all(batch, &events).await.inspect_err(|error| tracing::debug!(%error, "not decided at once: the worker will"))
+            handle_all(batch, &waiting).await
+        }
     }
 }
 
@@ -157,31 +171,46 @@ fn is_clash(error: &store::Error) -> bool {
     matches!(error, store::Error::Conflict | store::Error::Retry)
 }
 
-/// Decides these events and commits. A decision that panics is one that failed.
+/// Decides these events and commits.
 async fn decide_all(batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
-    let decided = AssertUnwindSafe(handle_all(batch, events)).catch_unwind().await;
+    unless_it_panics(handle_all(batch, events)).await
+}
+
+/// A decision that panics is one that failed.
+async fn unless_it_panics(decision: impl Future<Output = Result<(), store::Error>>) -> Result<(), store::Error> {
+    let decided = AssertUnwindSafe(decision).catch_unwind().await;
     decided.unwrap_or_else(|_| Err(store::Error::Refused("its decision panicked".to_owned())))
 }
 
 async fn handle_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
     let rules = batch.rules.clone();
+    let said = || events.iter().map(|event| (event.source.as_str(), &event.payload));
     // Asking the routes about a few alerts that turn out to be active costs less than another trip to the database.
     if events.len() > FEW {
-        batch.preload(events, BTreeSet::new()).await?;
+        batch.preload(Asks { alerts: alerts_of(said()), ..Asks::default() }).await?;
     }
-    let routed: Vec<_> = events
-        .iter()
-        .map(|event| match &event.payload {
-            Payload::Alert(sighting) => on_alert::expect(&batch, &rules, event, sighting),
-            _ => None,
-        })
-        .collect();
-    let groups = events
-        .iter()
-        .zip(&routed)
-        .filter_map(|(event, routed)| Some((event.source.clone(), routed.as_ref()?.incident.as_ref()?.group_key.clone())));
-    let groups = groups.collect();
-    batch.preload(if events.len() > FEW { &[] } else { events }, groups).await?;
+    let routed: Vec<_> =
+        said().map(|(source, payload)| on_alert::expect(&rules, batch.known_alert(source, payload), source, payload)).collect();
+    batch.preload(Asks { alerts: alerts_of(said()), groups: groups_of(said(), &routed) }).await?;
+    handle_routed(batch, events, routed).await
+}
+
+/// The alerts that events are about.
+fn alerts_of<'e>(events: impl Iterator<Item = (&'e str, &'e Payload)>) -> BTreeSet<Key> {
+    let alerts = events.filter_map(|(source, payload)| match payload {
+        Payload::Alert(sighting) => Some((source.to_owned(), sighting.fingerprint.clone())),
+        _ => None,
+    });
+    alerts.collect()
+}
+
+/// The grouping keys by which they are gathered.
+fn groups_of<'e>(events: impl Iterator<Item = (&'e str, &'e Payload)>, routed: &[Option<Routed<'_>>]) -> BTreeSet<Key> {
+    let groups = events.zip(routed);
+    groups.filter_map(|((source, _), routed)| Some((source.to_owned(), routed.as_ref()?.incident.as_ref()?.group_key.clone()))).collect()
+}
+
+async fn handle_routed(mut batch: Batch<'_>, events: &[Event], routed: Vec<Option<Routed<'_>>>) -> Result<(), store::Error> {
     let mut finished = Vec::with_capacity(events.len());
     for (event, routed) in events.iter().zip(routed) {
         let outcome = match &event.payload {

@@ -1,7 +1,7 @@
 //! An alert was seen: decide, route, open or change its incident, ask for its remedies.
 
 use domain::alert::{Alert, AlertChange, LATE_DUPLICATE, on_sighting};
-use domain::event::{Event, Sighting, Status};
+use domain::event::{Event, Payload, Sighting, Status};
 use domain::id::IncidentId;
 use domain::incident::{Happening, Incident, IncidentState};
 use domain::job::{NewJob, Urgency};
@@ -14,10 +14,12 @@ use serde_json::json;
 use crate::batch::Batch;
 use crate::runs;
 
-/// What the routes say of an alert that seems to fire anew: asked for beforehand, so that the incidents of many alerts are read in one query.
-pub(crate) fn expect<'r>(batch: &Batch<'_>, rules: &'r RuleSet, event: &Event, sighting: &Sighting) -> Option<Routed<'r>> {
-    let active = batch.known_alert(&event.source, &sighting.fingerprint).is_some_and(|alert| alert.state.is_active());
-    (sighting.status == Status::Firing && !active).then(|| route::route(rules, &event.source, sighting))
+/// What the routes say of an alert that seems to fire anew, as far as it is known: asked for beforehand, so that the incidents of many alerts are read
+/// in one query.
+pub(crate) fn expect<'r>(rules: &'r RuleSet, known: Option<&Alert>, source: &str, payload: &Payload) -> Option<Routed<'r>> {
+    let Payload::Alert(sighting) = payload else { return None };
+    let active = known.is_some_and(|alert| alert.state.is_active());
+    (sighting.status == Status::Firing && !active).then(|| route::route(rules, source, sighting))
 }
 
 /// Handles one sighting.

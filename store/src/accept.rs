@@ -1,18 +1,19 @@
 //! The inbox: deliveries that arrive together share one transaction, and nobody is answered before it is on disk.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::act::ActOutcome;
-use domain::event::{Delivery, Event};
+use domain::event::Delivery;
 use domain::inbox::{Accepted, Inbox, InboxError, Sealed};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::at_once::Arrivals;
 use crate::deliveries::Prepared;
 use crate::gate::Line;
 use crate::open::Core;
-use crate::{Backend, Change, Error, Store, Tx};
+use crate::{Change, Error, Store};
 
 /// A transaction takes at most this many deliveries, and no further one once it has this many events.
 const BATCH: usize = 256;
@@ -21,31 +22,6 @@ const BATCH_EVENTS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the outcome of an act is looked up without a hint.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// More events than these are only stored: their senders wait for no decision.
-const AT_ONCE: usize = 64;
-
-/// Decides what came in within the transaction that stores it, so that a quiet store has one commit from an alert to what it brings about.
-#[async_trait]
-pub trait Decider: Send + Sync {
-    /// Whether nothing that came before waits for a decision.
-    fn is_free(&self) -> bool;
-
-    /// Decides what was stored in this transaction, and commits it.
-    ///
-    /// # Errors
-    /// Nothing of the transaction lasts then, unless it is [`Error::Unavailable`], after which nobody knows.
-    async fn decide(&self, tx: Tx, stored: Stored) -> Result<(), Error>;
-}
-
-/// What a transaction stored.
-#[derive(Clone, Debug)]
-pub enum Stored {
-    /// These events, in the order in which they are to be decided. They are claimed, and nothing else waits.
-    Claimed(Vec<Event>),
-    /// At most so many, in the queue, where others may wait before them.
-    Queued(usize),
-}
 
 /// The way to the one task that stores deliveries.
 #[derive(Clone, Debug)]
@@ -172,14 +148,14 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
     let mut decider = core.decider(events).filter(|_| !batch.iter().any(|delivery| delivery.is_sealed()));
     for _ in 0..4 {
         let once = async {
-            let mut tx = core.begin(Line::Ingest).await?;
             match &decider {
                 Some(decider) => {
-                    let (accepted, fresh) = tx.insert_deliveries(batch, true).await?;
-                    decider.decide(tx, fresh.map_or(Stored::Queued(events), Stored::Claimed)).await?;
+                    let mut accepted = Vec::new();
+                    decider.decide(Arrivals::new(core, batch, &mut accepted)).await?;
                     Ok(accepted)
                 }
                 None => {
+                    let mut tx = core.begin(Line::Ingest).await?;
                     let accepted = tx.store_deliveries(batch).await?;
                     tx.changed(Change::Events);
                     tx.commit().await?;
@@ -200,22 +176,4 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
         }
     }
     Err(Error::Retry)
-}
-
-impl Store {
-    /// From now on small deliveries are decided in the transaction that stores them, for as long as `decider` lives. On SQLite alone, where a second
-    /// transaction would wait for a sync of its own; on PostgreSQL the workers of all replicas decide side by side.
-    pub fn decide_with(&self, decider: Weak<dyn Decider>) {
-        if self.backend() == Backend::Sqlite {
-            *self.core.decider.lock().unwrap_or_else(PoisonError::into_inner) = Some(decider);
-        }
-    }
-}
-
-impl Core {
-    /// Who decides so many events at once, if they are few and nothing else waits.
-    fn decider(&self, events: usize) -> Option<Arc<dyn Decider>> {
-        let decider = self.decider.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Weak::upgrade);
-        decider.filter(|decider| events <= AT_ONCE && decider.is_free() && self.unopened.is_none())
-    }
 }

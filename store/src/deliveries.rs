@@ -4,13 +4,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use domain::canonical::ContentKey;
-use domain::event::{Delivery, Event, EventClass, NewEvent};
+use domain::event::{Delivery, Event, EventClass, NewEvent, Payload};
 use domain::id::DeliveryId;
 use domain::inbox::{Accepted, InboxError, Sealed};
-use serde_json::value::{RawValue, to_raw_value};
 
-use crate::codec::{clean, corrupt, micros, time};
-use crate::tx::{exec_rows, rows, rows_of};
+use crate::at_once::{Asks, Known};
+use crate::codec::{clean, from_doc, micros, time, to_doc};
+use crate::preload::Answer;
+use crate::tx::{MANY, exec_rows, rows, rows_of};
 use crate::{Error, Tx};
 
 /// Among so many waiting rows an earlier one of a chain is looked for, so that a repeat costs no more when very much waits.
@@ -54,12 +55,14 @@ pub(crate) struct Row {
     pub(crate) lane: i64,
     pub(crate) chain: i64,
     pub(crate) person: bool,
-    pub(crate) payload: Box<RawValue>,
+    pub(crate) payload: Payload,
+    /// As it is stored.
+    pub(crate) doc: String,
 }
 
 impl Prepared {
     pub(crate) fn new(delivery: Delivery) -> Result<Self, InboxError> {
-        let rows = delivery.events.iter().map(Row::new).collect::<Result<_, _>>().map_err(InboxError::from)?;
+        let rows = delivery.events.into_iter().map(Row::new).collect::<Result<_, _>>().map_err(InboxError::from)?;
         Ok(Self {
             id: DeliveryId::new(delivery.received_at).0.as_bytes().to_vec(),
             source: clean(&delivery.source).into_owned(),
@@ -101,7 +104,7 @@ impl Prepared {
 }
 
 impl Row {
-    pub(crate) fn new(event: &NewEvent) -> Result<Self, Error> {
+    pub(crate) fn new(event: NewEvent) -> Result<Self, Error> {
         let hash = event.order_hash();
         let [a, b, c, d, e, f, g, h, ..] = hash.0;
         Ok(Self {
@@ -109,9 +112,16 @@ impl Row {
             lane: i64::from(event.class.lane(hash)),
             chain: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
             person: event.class == EventClass::Person,
-            payload: to_raw_value(&event.payload).map_err(|error| Error::Refused(error.to_string()))?,
+            doc: to_doc(&event.payload)?,
+            payload: event.payload,
         })
     }
+}
+
+/// The rows of deliveries in the order in which they are decided: people before machines.
+pub(crate) fn in_order<'a>(batch: &'a [&'a Prepared]) -> impl Iterator<Item = (&'a Prepared, &'a Row)> + use<'a> {
+    let rows = batch.iter().flat_map(|delivery| delivery.rows().iter().map(move |row| (*delivery, row)));
+    rows.clone().filter(|(_, row)| row.person).chain(rows.filter(|(_, row)| !row.person))
 }
 
 /// A row on its way into the queue.
@@ -131,18 +141,19 @@ enum Last {
 }
 
 impl Tx {
-    /// Stores deliveries and queues their events; or claims them at once, in the order in which they are to be decided, if that is wanted, they all
-    /// are new and nothing waits in the queue. None may be unopened that came before, and these may not be sealed.
+    /// Stores deliveries and queues their events; or claims them at once, in the order in which they are to be decided, if they are to be decided here, all are
+    /// new and nothing waits in the queue. What decisions ask is read on the way. None may be unopened that came before, and these may not be sealed.
     pub(crate) async fn insert_deliveries(
         &mut self,
         batch: &[&Prepared],
-        at_once: bool,
-    ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
+        at_once: Option<&Asks>,
+    ) -> Result<(Vec<Accepted>, Option<(Vec<Event>, Known)>), Error> {
         let all: Vec<(&Prepared, &Row)> =
             batch.iter().flat_map(|delivery| delivery.rows().iter().map(move |row| (*delivery, row))).collect();
-        let (mut fresh, some_wait) = self.insert_events(&all, at_once).await?;
-        if at_once && !some_wait && fresh.len() == all.len() {
-            return self.claim_fresh(batch, &fresh).await;
+        let (mut fresh, some_wait, known) = self.insert_events(&all, at_once).await?;
+        if at_once.is_some() && !some_wait && fresh.len() == all.len() {
+            let (accepted, events) = self.claim_fresh(batch, &fresh).await?;
+            return Ok((accepted, Some((events, known))));
         }
         let repeated: Vec<&Row> = all.iter().map(|(_, row)| *row).filter(|row| !fresh.contains_key(&row.key)).collect();
         let known = self.seqs(&repeated).await?;
@@ -202,37 +213,32 @@ impl Tx {
     }
 
     /// Claims events that are new, without a way through the queue.
-    async fn claim_fresh(
-        &mut self,
-        batch: &[&Prepared],
-        fresh: &HashMap<[u8; 16], i64>,
-    ) -> Result<(Vec<Accepted>, Option<Vec<Event>>), Error> {
-        let (mut answers, mut people, mut machines) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
-        for delivery in batch.iter().copied() {
-            let mut seqs = Vec::with_capacity(delivery.events());
-            for row in delivery.rows() {
-                let &seq = fresh.get(&row.key).ok_or(Error::Retry)?;
-                let received_at = time("events", seq, delivery.received_at)?;
-                let event = Event {
-                    seq,
-                    key: ContentKey(row.key),
-                    source: delivery.source.clone(),
-                    received_at,
-                    last_seen: received_at,
-                    seen: 1,
-                    attempts: 0,
-                    payload: serde_json::from_str(row.payload.get()).map_err(|error| corrupt("events", seq, error))?,
-                };
-                seqs.push(seq);
-                self.claimed.entry(seq).or_default();
-                if row.person { &mut people } else { &mut machines }.push(event);
-            }
-            answers.push(Accepted { seqs, repeats: Some(0) });
+    async fn claim_fresh(&mut self, batch: &[&Prepared], fresh: &HashMap<[u8; 16], i64>) -> Result<(Vec<Accepted>, Vec<Event>), Error> {
+        let seq = |row: &Row| fresh.get(&row.key).copied().ok_or(Error::Retry);
+        let mut accepted = Vec::with_capacity(batch.len());
+        for delivery in batch {
+            accepted.push(Accepted { seqs: delivery.rows().iter().map(seq).collect::<Result<_, _>>()?, repeats: Some(0) });
+        }
+        let mut events = Vec::with_capacity(fresh.len());
+        for (delivery, row) in in_order(batch) {
+            let seq = seq(row)?;
+            debug_assert!(from_doc("events", seq, &row.doc).is_ok_and(|read: Payload| read == row.payload), "{}", row.doc);
+            let received_at = time("events", seq, delivery.received_at)?;
+            self.claimed.entry(seq).or_default();
+            events.push(Event {
+                seq,
+                key: ContentKey(row.key),
+                source: delivery.source.clone(),
+                received_at,
+                last_seen: received_at,
+                seen: 1,
+                attempts: 0,
+                payload: row.payload.clone(),
+            });
         }
         let bodies: Vec<(&Prepared, bool)> = batch.iter().map(|delivery| (*delivery, delivery.events() > 0)).collect();
         self.keep_bodies(&bodies).await?;
-        people.append(&mut machines);
-        Ok((answers, Some(people)))
+        Ok((accepted, events))
     }
 
     /// Keeps what came as it came, where something in it is new.
@@ -256,8 +262,12 @@ impl Tx {
         Ok(())
     }
 
-    /// Stores what is new; gives its sequence numbers, and whether something waits in the queue. What is known already is left out.
-    async fn insert_events(&mut self, all: &[(&Prepared, &Row)], at_once: bool) -> Result<(HashMap<[u8; 16], i64>, bool), Error> {
+    /// Stores what is new; gives its sequence numbers, whether something waits in the queue, and what was asked. What is known already is left out.
+    async fn insert_events(
+        &mut self,
+        all: &[(&Prepared, &Row)],
+        at_once: Option<&Asks>,
+    ) -> Result<(HashMap<[u8; 16], i64>, bool, Known), Error> {
         let mut seen = HashSet::with_capacity(all.len());
         let mut numbered: Vec<(Option<i64>, &Prepared, &Row)> =
             all.iter().filter(|(_, row)| seen.insert(row.key)).map(|(delivery, row)| (None, *delivery, *row)).collect();
@@ -272,8 +282,14 @@ impl Tx {
             }
             numbered.sort_unstable_by_key(|(_, _, row)| row.key);
         }
-        let some_wait = if at_once { "exists (select 1 from queue)" } else { "false" };
-        let stored: Vec<(Vec<u8>, i64, bool)> = rows_of!(
+        let mut known = Known::default();
+        match at_once {
+            Some(asks) if numbered.len() < MANY && self.ask_later(asks) => {}
+            Some(asks) => known = self.known(asks).await?,
+            None => {}
+        }
+        let some_wait = if at_once.is_some() { "exists (select 1 from queue)" } else { "false" };
+        let answers: Vec<Answer> = rows_of!(
             self,
             "insert into events (seq, key, delivery_id, source, lane, received_at, payload) ",
             numbered,
@@ -284,11 +300,23 @@ impl Tx {
                 .push_bind(&r.1.source)
                 .push_bind(r.2.lane)
                 .push_bind(r.1.received_at)
-                .push_bind(r.2.payload.get().as_bytes()),
+                .push_bind(r.2.doc.as_bytes()),
             format!(" on conflict (key) do nothing returning key, seq, {some_wait}")
         );
-        let some_wait = stored.iter().any(|(.., some)| *some);
-        Ok((by_key(stored.into_iter().map(|(key, seq, _)| (key, seq)).collect()), some_wait))
+        let (mut stored, mut found, mut waits) = (Vec::with_capacity(answers.len()), Vec::new(), false);
+        for answer in answers {
+            match answer {
+                Answer::Stored(key, seq, some_wait) => {
+                    stored.push((key, seq));
+                    waits |= some_wait;
+                }
+                Answer::Found(row) => found.push(row),
+            }
+        }
+        if !found.is_empty() {
+            known = Known::read(found)?;
+        }
+        Ok((by_key(stored), waits, known))
     }
 
     async fn seqs(&mut self, rows: &[&Row]) -> Result<HashMap<[u8; 16], i64>, Error> {

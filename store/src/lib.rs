@@ -6,6 +6,7 @@
 mod accept;
 mod alerts;
 mod approvals;
+mod at_once;
 mod attempts;
 mod audit;
 pub mod backup;
@@ -59,7 +60,7 @@ use std::sync::Arc;
 
 use domain::id::{IncidentId, RunId};
 
-pub use accept::{Decider, Stored};
+pub use at_once::{Arrivals, Asks, Decider, Key, Known, Stored};
 pub use audit::AuditFilter;
 pub use cards::{CardParts, CardPost};
 pub use chain::Place;

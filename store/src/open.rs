@@ -20,7 +20,7 @@ use crate::sight::Sightings;
 use crate::sqlite::SqliteFile;
 use crate::tx::{Conn, Tx};
 use crate::unopened::Unopened;
-use crate::{Change, Error, Store, accept, ends};
+use crate::{Change, Error, Store, accept, at_once, ends};
 
 /// What a store needs to know.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ pub(crate) struct Core {
     /// The last incident number that was given out, on SQLite, where nobody else gives any.
     pub(crate) last_number: Mutex<Option<i64>>,
     /// Who decides what comes in at once.
-    pub(crate) decider: Mutex<Option<Weak<dyn accept::Decider>>>,
+    pub(crate) decider: Mutex<Option<Weak<dyn at_once::Decider>>>,
     pub(crate) unopened: Unopened,
     durability: String,
 }

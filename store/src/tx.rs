@@ -264,15 +264,34 @@ macro_rules! rows_built {
 /// and so does the conflict.
 macro_rules! exec_one {
     ($tx:expr, |$sql:ident| $push:expr) => {
+        $crate::tx::one!($tx, add_one, |$sql| $push)
+    };
+}
+
+/// A query that `$push` puts together and that must find one row, or it is a conflict; on SQLite like `exec_one`.
+macro_rules! expect_found {
+    ($tx:expr, |$sql:ident| $push:expr) => {
+        $crate::tx::one!($tx, add_found, |$sql| $push)
+    };
+}
+
+/// What is about one row. On SQLite `$add` of [`crate::later::Later`] says how to tell; PostgreSQL counts those that are found, too.
+macro_rules! one {
+    ($tx:expr, $add:ident, |$sql:ident| $push:expr) => {
         match &mut $tx.conn {
-            $crate::tx::Conn::Sqlite(tx) => $crate::tx::wait!(tx, add_one, |$sql| $push),
+            $crate::tx::Conn::Sqlite(tx) => {
+                let later = tx.later().ok_or_else(|| $crate::Error::Refused("a reader writes nothing".to_owned()))?;
+                later.$add(|$sql| {
+                    $push;
+                });
+            }
             $crate::tx::Conn::Postgres(tx) => {
-                let changed = $crate::tx::ask!(tx, conn => {
+                let count = $crate::tx::ask!(tx, conn => {
                     let mut $sql = sqlx::QueryBuilder::default();
                     $push;
                     $sql.build().execute(conn).await.map(|done| done.rows_affected())
                 })?;
-                if changed != 1 {
+                if count != 1 {
                     return Err($crate::Error::Conflict);
                 }
             }
@@ -280,33 +299,4 @@ macro_rules! exec_one {
     };
 }
 
-/// A query that `$push` puts together and that must find something, or it is a conflict; on SQLite like `exec_one`.
-macro_rules! expect_found {
-    ($tx:expr, |$sql:ident| $push:expr) => {
-        match &mut $tx.conn {
-            $crate::tx::Conn::Sqlite(tx) => $crate::tx::wait!(tx, add_found, |$sql| $push),
-            $crate::tx::Conn::Postgres(tx) => {
-                let found = $crate::tx::ask!(tx, conn => {
-                    let mut $sql = sqlx::QueryBuilder::default();
-                    $push;
-                    $sql.build().fetch_optional(conn).await
-                })?;
-                if found.is_none() {
-                    return Err($crate::Error::Conflict);
-                }
-            }
-        }
-    };
-}
-
-/// Lets a statement wait on SQLite's writer.
-macro_rules! wait {
-    ($tx:ident, $add:ident, |$sql:ident| $push:expr) => {{
-        let later = $tx.later().ok_or_else(|| $crate::Error::Refused("a reader writes nothing".to_owned()))?;
-        later.$add(|$sql| {
-            $push;
-        });
-    }};
-}
-
-pub(crate) use {ask, ask_rows, exec, exec_one, exec_rows, expect_found, on, row, rows, rows_built, rows_of, wait};
+pub(crate) use {ask, ask_rows, exec, exec_one, exec_rows, expect_found, on, one, row, rows, rows_built, rows_of};

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use domain::event::Event;
 use domain::inbox::{Accepted, Opener};
 
+use crate::at_once::Asks;
 use crate::codec::time;
 use crate::deliveries::{Body, Content, Prepared, Row};
 use crate::gate::Line;
@@ -129,7 +130,7 @@ impl Tx {
                 // What came before is decided before.
                 self.open_into_queue(i64::MAX).await?;
             }
-            answers.extend(self.insert_deliveries(part, false).await?.0);
+            answers.extend(self.insert_deliveries(part, None).await?.0);
         }
         Ok(answers)
     }
@@ -166,9 +167,10 @@ impl Tx {
         // One delivery alone may be larger than what is decided at once.
         let events: usize = deliveries.iter().map(Prepared::events).sum();
         let at_once = i64::try_from(events).is_ok_and(|events| events <= limit.saturating_mul(2));
-        let (_, claimed) = self.insert_deliveries(&deliveries.iter().collect::<Vec<_>>(), at_once).await?;
+        let asks = at_once.then(Asks::default);
+        let (_, claimed) = self.insert_deliveries(&deliveries.iter().collect::<Vec<_>>(), asks.as_ref()).await?;
         match claimed {
-            Some(events) => Ok(events),
+            Some((events, _)) => Ok(events),
             None => self.claim_events(limit).await,
         }
     }
@@ -176,7 +178,7 @@ impl Tx {
     /// As [`Tx::open_deliveries`], and claims nothing.
     async fn open_into_queue(&mut self, limit: i64) -> Result<(), Error> {
         let deliveries = self.take_unopened(limit).await?;
-        self.insert_deliveries(&deliveries.iter().collect::<Vec<_>>(), false).await?;
+        self.insert_deliveries(&deliveries.iter().collect::<Vec<_>>(), None).await?;
         self.events_wait();
         Ok(())
     }
@@ -244,6 +246,6 @@ fn opened(opener: &dyn Opener, (id, source, kind, sender_id, at, raw): &Left) ->
     // Whoever brought it has read it without harm, in this version or an earlier one.
     let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| opener.open(source, kind, &name, received_at, raw)));
     let events = read.unwrap_or_else(|_| Err("the parser failed".to_owned()))?;
-    let rows = events.iter().map(Row::new).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let rows = events.into_iter().map(Row::new).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     Ok(Prepared { id: id.clone(), source: source.clone(), received_at: *at, body: Body::Kept, content: Content::Rows(rows) })
 }

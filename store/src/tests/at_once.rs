@@ -1,15 +1,18 @@
 //! Decisions within the transaction that stores a delivery: whatever becomes of the decision, the delivery is stored once and decided once.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use domain::alert::AlertState;
 use domain::event::{Event, Status};
 use domain::inbox::Inbox;
+use domain::incident::IncidentState;
 
 use super::World;
-use super::make::{delivery, note, sighting, told};
-use crate::{Backend, Change, Decider, Error, Store, Stored, Tx};
+use super::make::{NASTY, alert, delivery, incident, note, sighting, told};
+use crate::{Arrivals, Asks, Backend, Change, Decider, Error, Known, Store, Stored};
 
 /// How the next decision goes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,6 +26,9 @@ pub(super) enum Mood {
 pub(super) struct Judge {
     pub(super) free: AtomicBool,
     pub(super) mood: Mutex<Mood>,
+    /// What it asks, and what it heard last.
+    asks: Mutex<Asks>,
+    known: Mutex<Known>,
     /// What it decided, in order, and how often it had to claim.
     pub(super) decided: Mutex<Vec<Event>>,
     claimed: AtomicUsize,
@@ -40,9 +46,17 @@ impl Decider for Judge {
         self.free.load(Ordering::SeqCst)
     }
 
-    async fn decide(&self, mut tx: Tx, stored: Stored) -> Result<(), Error> {
+    async fn decide(&self, arrivals: Arrivals<'_>) -> Result<(), Error> {
+        let asks = self.asks.lock().unwrap().clone();
+        let said: Vec<_> = arrivals.events().map(|(source, payload)| (source.to_owned(), payload.clone())).collect();
+        let (mut tx, stored) = arrivals.store(&asks).await?;
         let events = match stored {
-            Stored::Claimed(events) => events,
+            Stored::Claimed(events, known) => {
+                let claimed: Vec<_> = events.iter().map(|event| (event.source.clone(), event.payload.clone())).collect();
+                assert_eq!(claimed, said, "what was shown before is what is to be decided, in the same order");
+                *self.known.lock().unwrap() = known;
+                events
+            }
             Stored::Queued(_) => {
                 self.claimed.fetch_add(1, Ordering::SeqCst);
                 tx.claim_events(100).await?
@@ -71,6 +85,8 @@ pub(super) async fn judged(world: &World) -> (Store, Arc<Judge>) {
     let judge = Arc::new(Judge {
         free: AtomicBool::new(true),
         mood: Mutex::new(Mood::Well),
+        asks: Mutex::default(),
+        known: Mutex::default(),
         decided: Mutex::default(),
         claimed: AtomicUsize::new(0),
     });
@@ -103,6 +119,37 @@ async fn what_is_new_is_decided_where_it_is_stored_people_first() {
     assert_eq!((again.seqs[0], again.repeats), (accepted.seqs[0], Some(1)));
     assert_eq!((judge.claimed.load(Ordering::SeqCst), judge.told().len()), (1, 4));
     assert!(waiting(&store).await.is_empty());
+}
+
+/// However many come together: few are stored and their questions asked in one trip, many in two.
+#[tokio::test]
+async fn what_a_decision_asks_is_read_where_the_delivery_is_stored() {
+    let world = World::new(Backend::Sqlite).await;
+    let (store, judge) = judged(&world).await;
+    let (known, open) = (alert("am", NASTY, AlertState::Firing, None, world.now()), incident(7, NASTY, IncidentState::Open, world.now()));
+    let mut tx = store.begin().await.unwrap();
+    tx.put_alerts(std::slice::from_ref(&known)).await.unwrap();
+    tx.insert_incidents(&[&open]).await.unwrap();
+    tx.commit().await.unwrap();
+    let key = |name: &str| ("am".to_owned(), name.to_owned());
+    let both = BTreeSet::from([key(NASTY), key("nobody heard of it")]);
+    for (alerts, groups) in [(true, true), (true, false), (false, true), (false, false)] {
+        for count in [1, 15, 16, 64] {
+            let asked = |one: bool| if one { both.clone() } else { BTreeSet::new() };
+            *judge.asks.lock().unwrap() = Asks { alerts: asked(alerts), groups: asked(groups) };
+            let round = |n: i32| format!("{alerts} {groups} {count} {n}");
+            let sightings = (0..count).map(|n| sighting(&round(n), Status::Firing, world.now())).collect();
+            let accepted = store.accept(delivery("am", sightings, world.now())).await.unwrap();
+            assert_eq!((accepted.seqs.len(), accepted.repeats), (count as usize, Some(0)));
+            let heard = std::mem::take(&mut *judge.known.lock().unwrap());
+            assert_eq!(heard.alerts, if alerts { HashMap::from([(key(NASTY), known.clone())]) } else { HashMap::new() });
+            assert_eq!(heard.incidents, if groups { HashMap::from([(key(NASTY), open.clone())]) } else { HashMap::new() });
+        }
+    }
+    assert_eq!(judge.claimed.load(Ordering::SeqCst), 0, "all of it was decided where it was stored");
+    // A repeat is decided from the queue, whatever was asked.
+    store.accept(delivery("am", vec![sighting("true true 1 0", Status::Firing, world.now())], world.now())).await.unwrap();
+    assert_eq!(judge.claimed.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
