@@ -1,5 +1,6 @@
 //! The contract of a chat platform, outbound. Inbound is an event like any other.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -40,6 +41,9 @@ impl Default for Budget {
     }
 }
 
+/// A call that posts, drawn and not made.
+pub type Posting<'a> = Pin<Box<dyn Future<Output = Result<Place, ChatError>> + Send + 'a>>;
+
 /// A chat platform. One folder in `bot/src/`, one line in its `platforms!` list.
 #[async_trait]
 pub trait Chat: Send + Sync {
@@ -54,11 +58,8 @@ pub trait Chat: Send + Sync {
         Budget::default()
     }
 
-    /// Posts a card. `delivery` is unique to this post, for platforms that drop repeats.
-    ///
-    /// # Errors
-    /// See [`ChatError`].
-    async fn post_card(&self, channel: &str, card: &Card, delivery: &str) -> Result<Place, ChatError>;
+    /// Draws a card, and posts it when it is awaited: nobody hears of it before. `delivery` is unique to this post, for platforms that drop repeats.
+    fn post_card<'a>(&'a self, channel: &str, card: &Card, delivery: &str) -> Posting<'a>;
 
     /// Replaces a card by its newest state.
     ///

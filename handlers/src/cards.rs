@@ -41,6 +41,7 @@ pub(crate) async fn card_for(
 ) -> Result<Option<(Card, Option<CardPost>)>, store::Error> {
     let found = match cx.wake.known.take(job) {
         Some(known) => Some(known),
+        None if !cx.claim.stored().await => None,
         None => cx.store.glance().await?.card_parts(id, name, i64::try_from(CARD_ALERTS).unwrap_or(5)).await?,
     };
     let Some(CardParts { incident, alerts, runs, approval, post }) = found else { return Ok(None) };

@@ -11,6 +11,7 @@ use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
 use store::Tx;
+use tokio::sync::watch;
 
 /// How long a claim holds without renewal.
 pub(crate) const LEASE: SignedDuration = SignedDuration::from_secs(15);
@@ -28,12 +29,28 @@ struct Held {
     /// When the last successful renewal was asked for.
     renewed: Mutex<Instant>,
     lost: AtomicBool,
+    /// True once it is stored; `None` if it was from the start.
+    stored: Option<watch::Receiver<bool>>,
 }
 
 impl Claim {
-    /// The claim of this row, which was asked for at `asked`.
-    pub(crate) fn new(row: &Row, asked: Instant) -> Self {
-        Self(Some(Arc::new(Held { job: row.id, number: row.claim, renewed: Mutex::new(asked), lost: AtomicBool::new(false) })))
+    /// The claim of this row, which was asked for at `asked` and may still be on its way to the disk.
+    pub(crate) fn new(row: &Row, asked: Instant, stored: Option<watch::Receiver<bool>>) -> Self {
+        let (renewed, lost) = (Mutex::new(asked), AtomicBool::new(false));
+        Self(Some(Arc::new(Held { job: row.id, number: row.claim, renewed, lost, stored })))
+    }
+
+    /// Waits until what made the job is stored: before that nobody may hear of it. False if it never will be, or nobody can tell; then there is nothing to do.
+    pub(crate) async fn stored(&self) -> bool {
+        match self.0.as_ref().and_then(|held| held.stored.clone()) {
+            Some(mut stored) => stored.wait_for(|stored| *stored).await.is_ok(),
+            None => true,
+        }
+    }
+
+    /// The same as it is now.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.0.as_ref().and_then(|held| held.stored.as_ref()).is_none_or(|stored| *stored.borrow())
     }
 
     /// Whether an effect may begin. Costs nothing; ask as late as possible. After a no, end the job with [`crate::jobs::JobError::Retry`] or
@@ -89,7 +106,7 @@ mod tests {
             revision: 1,
         };
         let now = Instant::now();
-        let claim = Claim::new(&row, now);
+        let claim = Claim::new(&row, now, None);
         assert!(claim.still_ours());
         claim.renew(now.checked_sub(TRUSTED).unwrap());
         assert!(!claim.still_ours(), "its renewals failed for two thirds of the lease");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use domain::job::Job as Row;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::jobs;
 
@@ -27,6 +27,8 @@ pub(crate) struct Taken {
     /// Before its claim was stored.
     pub(crate) asked: Instant,
     pub(crate) slot: OwnedSemaphorePermit,
+    /// True once its claim is stored; closed if it is not.
+    pub(crate) stored: watch::Receiver<bool>,
 }
 
 impl Default for Hands {

@@ -70,7 +70,10 @@ impl Worker {
         }
         let this = Arc::new(self);
         let at_once = Arc::clone(&this);
-        this.cx.wake.hands.open(move |Taken { row, asked, slot }| at_once.spawn(row, asked, Some(slot)));
+        this.cx
+            .wake
+            .hands
+            .open(move |Taken { row, asked, slot, stored }| at_once.spawn(Claim::new(&row, asked, Some(stored)), row, Some(slot)));
         let deciding: Weak<AtOnce> = Arc::downgrade(&this.at_once);
         this.cx.store.decide_with(deciding);
         let loops = [
@@ -113,7 +116,7 @@ impl Worker {
             let claimed = self.cx.store.claim_jobs(CLAIM, LEASE).await?;
             let count = claimed.iter().filter(|row| !matches!(row.kind.as_str(), "upkeep" | "prune")).count();
             for row in claimed {
-                let claim = Claim::new(&row, asked);
+                let claim = Claim::new(&row, asked, None);
                 self.carry_out(row, claim).await;
             }
             settled.events += events;
@@ -158,7 +161,7 @@ impl Worker {
             let asked = Instant::now();
             match self.cx.store.claim_jobs(CLAIM, LEASE).await {
                 Ok(rows) if rows.is_empty() => self.idle(self.cx.wake.jobs()).await,
-                Ok(rows) => rows.into_iter().for_each(|row| self.spawn(row, asked, None)),
+                Ok(rows) => rows.into_iter().for_each(|row| self.spawn(Claim::new(&row, asked, None), row, None)),
                 Err(error) => {
                     tracing::warn!(%error, "jobs wait: the store cannot be asked");
                     tokio::time::sleep(IDLE).await;
@@ -192,7 +195,8 @@ impl Worker {
     }
 
     async fn renew_all(&self, held: &[Claim]) -> Result<(), store::Error> {
-        let keys: Vec<_> = held.iter().filter_map(Claim::key).collect();
+        let held: Vec<&Claim> = held.iter().filter(|claim| claim.is_stored()).collect();
+        let keys: Vec<_> = held.iter().filter_map(|claim| claim.key()).collect();
         let asked = Instant::now();
         let ours: HashSet<_> = self.cx.store.renew_jobs(&keys, LEASE).await?.into_iter().collect();
         // One that ended meanwhile is not ours either, and is not held any more.
@@ -224,8 +228,8 @@ impl Worker {
         let _woken_or_late = tokio::time::timeout(IDLE, woken).await;
     }
 
-    fn spawn(self: &Arc<Self>, row: Row, asked: Instant, slot: Option<OwnedSemaphorePermit>) {
-        let (id, claim) = (row.id, Claim::new(&row, asked));
+    fn spawn(self: &Arc<Self>, claim: Claim, row: Row, slot: Option<OwnedSemaphorePermit>) {
+        let id = row.id;
         lock(&self.held).push(claim.clone());
         let this = Arc::clone(self);
         self.tracker.spawn(async move {
@@ -249,11 +253,13 @@ impl Worker {
             return;
         }
         let began = Instant::now();
-        let cx = Cx { claim, ..self.cx.clone() };
+        let cx = Cx { claim: claim.clone(), ..self.cx.clone() };
         let result = std::panic::AssertUnwindSafe(job.run(&cx, &row));
         let result = futures::FutureExt::catch_unwind(result).await.unwrap_or_else(|_| Err(JobError::Retry("it panicked".to_owned())));
         metrics::histogram!("watchkeeper_job_duration_seconds", "kind" => job.kind()).record(began.elapsed().as_secs_f64());
-        self.settle_job(job, &row, result).await;
+        if claim.stored().await {
+            self.settle_job(job, &row, result).await;
+        }
     }
 
     async fn settle_job(&self, job: &dyn Job, row: &Row, result: Result<Done, JobError>) {

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use domain::act::{ActOutcome, Place, ReplyTo};
 use domain::card::{Card, Message};
-use domain::chat::{Capabilities, Chat, ChatError};
+use domain::chat::{Capabilities, Chat, ChatError, Posting};
 use domain::text::clean_line;
 use reqwest::Method;
 use serde::Deserialize;
@@ -26,9 +26,12 @@ impl Chat for Discord {
         Capabilities { edit: true, buttons: true, threads: true, ephemeral: true, keyed_posts: true }
     }
 
-    async fn post_card(&self, channel: &str, card: &Card, delivery: &str) -> Result<Place, ChatError> {
-        let posted = self.post(checked(channel)?, render::card(card), delivery).await;
-        posted.map_err(|failed| failed.error)
+    fn post_card<'a>(&'a self, channel: &str, card: &Card, delivery: &str) -> Posting<'a> {
+        let drawn = checked(channel).and_then(|channel| Ok((channel.to_owned(), written(render::card(card), delivery)?)));
+        Box::pin(async move {
+            let (channel, body) = drawn?;
+            self.send(&channel, &body).await.map_err(|failed| failed.error)
+        })
     }
 
     async fn update_card(&self, at: &Place, card: &Card) -> Result<(), ChatError> {
@@ -86,11 +89,12 @@ impl Chat for Discord {
 
 impl Discord {
     async fn post(&self, channel: &str, message: CreateMessage, delivery: &str) -> Result<Place, Failed> {
-        let wrong = |error| Failed { code: 0, error };
-        let message = message.nonce(Nonce::String(nonce(delivery))).enforce_nonce(true);
-        let body = body(&message).map_err(wrong)?;
+        self.send(channel, &written(message, delivery).map_err(wrong)?).await
+    }
+
+    async fn send(&self, channel: &str, body: &[u8]) -> Result<Place, Failed> {
         let path = format!("/channels/{channel}/messages");
-        let call = Call { name: "create_message", method: Method::POST, path, as_bot: true, repeatable: false, body: Some(&body) };
+        let call = Call { name: "create_message", method: Method::POST, path, as_bot: true, repeatable: false, body: Some(body) };
         let answer = self.api.call(call).await?;
         let posted: Posted = serde_json::from_slice(&answer)
             .map_err(|error| wrong(ChatError::Ambiguous(format!("Discord's answer to create_message cannot be read: {error}"))))?;
@@ -111,6 +115,15 @@ impl Discord {
             _ => Ok(()),
         }
     }
+}
+
+/// A message as Discord takes it.
+fn written(message: CreateMessage, delivery: &str) -> Result<Vec<u8>, ChatError> {
+    body(&message.nonce(Nonce::String(nonce(delivery))).enforce_nonce(true))
+}
+
+fn wrong(error: ChatError) -> Failed {
+    Failed { code: 0, error }
 }
 
 /// What Discord drops a repeat by, for a few minutes: at most 25 characters.

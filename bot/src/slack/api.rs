@@ -37,7 +37,12 @@ impl Api {
 
     /// Calls a method that writes.
     pub(super) async fn post<R: DeserializeOwned>(&self, method: &'static str, args: &impl Serialize, again: Again) -> Result<R, ChatError> {
-        self.call(method, self.http.post(format!("{}/{method}", self.url)).json(args), again).await
+        self.call(method, self.written(method, args), again).await
+    }
+
+    /// The request of such a call, for [`Api::call`].
+    pub(super) fn written(&self, method: &'static str, args: &impl Serialize) -> RequestBuilder {
+        self.http.post(format!("{}/{method}", self.url)).json(args)
     }
 
     /// Calls a method that reads.
@@ -61,7 +66,8 @@ impl Api {
         outcome
     }
 
-    async fn call<R: DeserializeOwned>(&self, method: &'static str, request: RequestBuilder, again: Again) -> Result<R, ChatError> {
+    /// Makes a call.
+    pub(super) async fn call<R: DeserializeOwned>(&self, method: &'static str, request: RequestBuilder, again: Again) -> Result<R, ChatError> {
         let answer = http::send(request.bearer_auth(self.token.expose_secret())).await.map_err(|broken| lost(method, broken, again));
         let outcome = answer.and_then(|answer| match answer.status {
             200 => read(method, &answer, again),

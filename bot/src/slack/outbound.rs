@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use domain::act::{ActOutcome, Place, ReplyTo};
 use domain::card::{Card, Message};
-use domain::chat::{Budget, Capabilities, Chat, ChatError};
+use domain::chat::{Budget, Capabilities, Chat, ChatError, Posting};
 use serde::{Deserialize, Serialize};
 use slack_morphism::api::{SlackApiChatPostMessageRequest, SlackApiChatUpdateRequest};
 use slack_morphism::{SlackMessageContent, SlackMessageMetadata};
@@ -31,8 +31,8 @@ impl Chat for Slack {
         self.rate
     }
 
-    async fn post_card(&self, channel: &str, card: &Card, delivery: &str) -> Result<Place, ChatError> {
-        self.post(channel, None, render::card(card), delivery).await
+    fn post_card<'a>(&'a self, channel: &str, card: &Card, delivery: &str) -> Posting<'a> {
+        Box::pin(self.post(channel, None, render::card(card), delivery))
     }
 
     async fn update_card(&self, at: &Place, card: &Card) -> Result<(), ChatError> {
@@ -81,14 +81,22 @@ impl Chat for Slack {
 }
 
 impl Slack {
-    async fn post(&self, channel: &str, thread: Option<&str>, content: SlackMessageContent, delivery: &str) -> Result<Place, ChatError> {
+    /// Writes a post down, and makes it when it is awaited.
+    fn post(
+        &self,
+        channel: &str,
+        thread: Option<&str>,
+        content: SlackMessageContent,
+        delivery: &str,
+    ) -> impl Future<Output = Result<Place, ChatError>> + Send + use<'_> {
         let payload = [("delivery".to_owned(), delivery.to_owned())].into();
         let metadata = SlackMessageMetadata::new(MARK.to_owned()).with_event_payload(payload);
         let request = SlackApiChatPostMessageRequest::new(channel.into(), content.with_metadata(metadata));
         let request = request.with_link_names(false).with_parse("none".to_owned()).with_unfurl_links(false).with_unfurl_media(false);
         let request = request.opt_thread_ts(thread.map(Into::into));
-        let posted: Posted = self.api.post("chat.postMessage", &request, Again::Double).await?;
-        Ok(Place { channel: posted.channel, message: posted.ts })
+        let (method, again) = ("chat.postMessage", Again::Double);
+        let request = self.api.written(method, &request);
+        async move { self.api.call(method, request, again).await.map(|Posted { channel, ts }| Place { channel, message: ts }) }
     }
 }
 

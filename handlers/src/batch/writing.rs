@@ -13,6 +13,7 @@ use domain::timeline::EntryKind;
 use jiff::Timestamp;
 use serde_json::json;
 use store::{CardParts, Take};
+use tokio::sync::watch;
 
 use super::{Batch, FOLD_ABOVE, Held};
 use crate::claim::LEASE;
@@ -54,15 +55,24 @@ impl Batch<'_> {
         };
         let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
         let mut known = self.known_cards(&ours.iter().filter(|row| row.kind == CARD).map(|row| row.key.as_str()).collect());
-        self.tx.commit().await?;
+        let (is_stored, stored) = watch::channel(false);
+        let mut afterwards = Vec::new();
         for row in ours {
-            if let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) {
-                if let Some(parts) = known.remove(&row.key).filter(|_| row.kind == CARD) {
-                    self.cx.wake.known.put(row.id, parts);
+            let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) else { continue };
+            let parts = known.remove(&row.key).filter(|_| row.kind == CARD);
+            let (id, taken) = (row.id, Taken { row, asked, slot, stored: stored.clone() });
+            match parts {
+                // All that it shows is known: it is drawn while this is on its way to the disk, and posted then.
+                Some(parts) => {
+                    self.cx.wake.known.put(id, parts);
+                    hands.give(taken);
                 }
-                hands.give(Taken { row, asked, slot });
+                None => afterwards.push(taken),
             }
         }
+        self.tx.commit().await?;
+        is_stored.send_replace(true);
+        afterwards.into_iter().for_each(|taken| hands.give(taken));
         Ok(())
     }
 

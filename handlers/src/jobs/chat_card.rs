@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use domain::act::Place;
 use domain::card::Card;
-use domain::chat::{Chat, ChatError};
+use domain::chat::{Chat, ChatError, Posting};
 use domain::id::IncidentId;
 use domain::job::Job as Row;
 use store::{CardPost, Did};
@@ -35,6 +35,11 @@ impl Job for ChatCard {
             return Ok(Done::Finished);
         };
         let Some((card, posted)) = card_for(cx, row.id, id, &name, channel).await? else { return Ok(Done::Finished) };
+        // While its decision is on its way to the disk there is time to draw it. Nobody hears of it before.
+        let drawn = (posted.is_none() && !cx.claim.is_stored()).then(|| chat.post_card(&channel.id, &card, &delivery(row)));
+        if !cx.claim.stored().await {
+            return Ok(Done::Finished);
+        }
         let urgent = !card.state.is_open() || card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some());
         if posted.as_ref().is_none_or(|post| post.posted_version < card.version) {
             let now = cx.clock.now();
@@ -46,13 +51,17 @@ impl Job for ChatCard {
         match posted {
             Some(CardPost { posted_version, .. }) if posted_version >= card.version => Ok(Done::Finished),
             Some(post @ CardPost { message: Some(_), .. }) => update(cx, chat.as_ref(), post, &card).await,
-            other => post(cx, row, chat.as_ref(), other, (&name, &channel.id), &card).await,
+            other => post(cx, row, chat.as_ref(), other, (&name, &channel.id), &card, drawn).await,
         }
     }
 }
 
-/// The first post, under a delivery id that is the job's own: one whose answer was lost is looked for under it and not repeated. The claim is what
-/// says that it may have been tried, so nothing has to be stored before.
+/// Under which a card is posted first: the job's own, so that nothing has to be stored before. The claim is what says that it may have been tried.
+fn delivery(job: &Row) -> String {
+    job.id.0.simple().to_string()
+}
+
+/// The first post, as it was drawn for [`delivery`] or not yet. One whose answer was lost is looked for under its id and not repeated.
 async fn post(
     cx: &Cx,
     job: &Row,
@@ -60,6 +69,7 @@ async fn post(
     before: Option<CardPost>,
     (name, channel_id): (&str, &str),
     card: &Card,
+    drawn: Option<Posting<'_>>,
 ) -> Result<Done, JobError> {
     let tried = before.is_some() || job.attempts > 0;
     let mut row = before.unwrap_or_else(|| CardPost {
@@ -69,13 +79,13 @@ async fn post(
         channel_id: channel_id.to_owned(),
         message: None,
         posted_version: 0,
-        delivery: job.id.0.simple().to_string(),
+        delivery: delivery(job),
         told: 0,
     });
     let found = if tried { chat.find_post(channel_id, &row.delivery).await.map_err(|error| as_job_error(cx, error))? } else { None };
     let place = match found {
         Some(place) => place,
-        None => match chat.post_card(channel_id, card, &row.delivery).await {
+        None => match drawn.unwrap_or_else(|| chat.post_card(channel_id, card, &row.delivery)).await {
             Ok(place) => place,
             Err(error) => {
                 // A later job of this card has another id: it must look under this one.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use domain::action::{Action, ActionCatalogue};
 use domain::event::Status::Firing;
-use domain::event::{NewEvent, Sighting};
-use domain::id::IncidentId;
+use domain::event::{Event, NewEvent, Sighting};
+use domain::id::{IncidentId, JobId};
 use domain::inbox::{Inbox, Opener, Sealed};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -15,6 +15,7 @@ use store::Take;
 
 use super::world::{Script, World};
 use crate::Worker;
+use crate::batch::Batch;
 
 const LEASE: SignedDuration = SignedDuration::from_secs(15);
 
@@ -48,6 +49,41 @@ async fn a_card_is_posted_by_whoever_decided() {
     world.cx.wake.stop();
     worker.await.unwrap();
     assert!(world.cx.wake.hands.take("chat.card").is_none(), "nothing is taken by a worker that stopped");
+}
+
+/// A card is drawn while its decision is on its way to the disk. If the commit fails, nobody hears of it, and nothing is left of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_that_is_not_stored_is_told_nobody() {
+    let world = World::new("observe").await;
+    let worker = tokio::spawn(Worker::new(world.cx.clone()).run());
+    world.until("the worker takes jobs", async || world.cx.wake.hands.take("chat.card").is_some()).await;
+    for n in 0..50 {
+        let (sighting, at) = (world.sighting("api", Firing), world.now());
+        let new = NewEvent::sighting("am", sighting.clone());
+        let event = Event {
+            seq: 1,
+            key: new.key,
+            source: "am".to_owned(),
+            received_at: at,
+            last_seen: at,
+            seen: 1,
+            attempts: 0,
+            payload: new.payload,
+        };
+        let mut batch = Batch::begin(&world.cx).await.unwrap();
+        crate::on_alert::handle(&mut batch, &event, &sighting, None).await.unwrap();
+        // Found out by the commit.
+        batch.tx.hold_claim(JobId::new(world.now()), 1).await.unwrap();
+        assert!(matches!(batch.commit().await, Err(store::Error::Conflict)));
+        world.until("it was drawn in vain", async || world.script_now(|script| script.drawn) == n + 1).await;
+    }
+    world.store_only(world.sighting("api", Firing)).await;
+    world.until("the card is posted", async || world.card_message().await.is_some()).await;
+    world.until("its job is over", async || world.cx.store.claims().await.unwrap().is_empty()).await;
+    assert_eq!(world.script_now(|script| (script.drawn, script.posts.len(), script.looks)), (51, 1, 0));
+    assert_eq!(world.cx.store.read().await.unwrap().depths().await.unwrap().jobs_dead, 0);
+    world.cx.wake.stop();
+    worker.await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use domain::act::{Act, ActOutcome, Identity, Place, ReplyTo, Verb};
 use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect, Risk};
 use domain::button::ButtonKeys;
 use domain::card::{Card, Message};
-use domain::chat::{Capabilities, Chat, ChatError};
+use domain::chat::{Capabilities, Chat, ChatError, Posting};
 use domain::event::{Delivery, NewEvent, Sighting, Status};
 use domain::id::StartId;
 use domain::inbox::Inbox;
@@ -65,6 +65,8 @@ pub(super) struct Script {
     pub(super) cards: Vec<Card>,
     /// What was told in threads.
     pub(super) thread: Vec<String>,
+    /// Posts that were drawn, whether they were made or not.
+    pub(super) drawn: usize,
     /// Posts, not edits: under which delivery id.
     pub(super) posts: Vec<String>,
     /// Answers to the next posts that are lost on the way.
@@ -99,10 +101,10 @@ impl World {
         .await
         .unwrap();
         let cx = Cx {
-            store,
+            store: store.clone(),
             rules: Arc::new(ArcSwap::from_pointee(rules)),
             actions,
-            chats: vec![Arc::new(Room(script.clone()))],
+            chats: vec![Arc::new(Room(script.clone(), store))],
             clock: Arc::new(clock.clone()),
             buttons: ButtonKeys::new(vec![vec![1; 32].into()]).unwrap(),
             redactor: Arc::new(Redactor::detectors_only()),
@@ -319,8 +321,8 @@ impl Action for Look {
     }
 }
 
-/// A chat that remembers.
-struct Room(Arc<Mutex<Script>>);
+/// A chat that remembers, and takes no card of an incident that is not stored.
+struct Room(Arc<Mutex<Script>>, Store);
 
 #[async_trait]
 impl Chat for Room {
@@ -332,15 +334,21 @@ impl Chat for Room {
         Capabilities { edit: true, buttons: true, threads: true, ephemeral: true, keyed_posts: false }
     }
 
-    async fn post_card(&self, channel: &str, card: &Card, delivery: &str) -> Result<Place, ChatError> {
-        let mut script = self.0.lock().unwrap();
-        script.posts.push(delivery.to_owned());
-        script.cards.push(card.clone());
-        if script.answers_lost > 0 {
-            script.answers_lost -= 1;
-            return Err(ChatError::Ambiguous("the connection broke".to_owned()));
-        }
-        Ok(Place { channel: channel.to_owned(), message: format!("m{}", card.number) })
+    fn post_card<'a>(&'a self, channel: &str, card: &Card, delivery: &str) -> Posting<'a> {
+        let (place, card, delivery) =
+            (Place { channel: channel.to_owned(), message: format!("m{}", card.number) }, card.clone(), delivery.to_owned());
+        self.0.lock().unwrap().drawn += 1;
+        Box::pin(async move {
+            self.0.lock().unwrap().posts.push(delivery);
+            assert!(self.1.read().await.unwrap().incident(card.incident).await.unwrap().is_some(), "nobody hears of what is not stored");
+            let mut script = self.0.lock().unwrap();
+            script.cards.push(card);
+            if script.answers_lost > 0 {
+                script.answers_lost -= 1;
+                return Err(ChatError::Ambiguous("the connection broke".to_owned()));
+            }
+            Ok(place)
+        })
     }
 
     async fn update_card(&self, _at: &Place, card: &Card) -> Result<(), ChatError> {
