@@ -1,4 +1,5 @@
 //! Hands that are free: what a decision leaves to be done now is claimed in the decision's own transaction and begins with its commit.
+//! A card of which all is known is drawn before, and posted then.
 //!
 //! Without a free hand, in a process that has no worker, or when the worker stops, a job waits in the database for whoever takes it.
 
