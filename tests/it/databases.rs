@@ -26,7 +26,7 @@ async fn replicas_are_restarted_one_by_one_under_load_without_a_failed_post() ->
     let database = Postgres::shared().await?.create_database().await?;
     let mut worlds = Vec::new();
     for name in ["a", "b", "c"] {
-        worlds.push(replica(name, &database)?.allow("the store").start().await?);
+        worlds.push(replica(name, &database)?.allow("the store").allow("after_connect").start().await?);
     }
     let load = Load::start(&worlds.iter().collect::<Vec<_>>(), 50);
     load.keeps(50, SOON).await?;
@@ -90,7 +90,7 @@ async fn a_database_that_falls_silent_is_given_up_and_found_again() -> anyhow::R
         let database = postgres.create_database().await?;
         let wire = Proxy::start(postgres.port()).await?;
         let through = database.replace(&postgres.port().to_string(), &wire.port().to_string());
-        let world = replica("a", &through)?.allow("store").start().await?;
+        let world = replica("a", &through)?.allow("store").allow("after_connect").start().await?;
         // Signed in while that can be asked.
         world.incidents().await?;
         let load = Load::start(&[&world], 20);
@@ -131,8 +131,8 @@ async fn a_promoted_standby_is_found_and_has_everything() -> anyhow::Result<()> 
         let database = primary.create_database().await?;
         let standby = primary.standby().await?;
         let both = database.replace(&format!(":{}/", primary.port()), &format!(":{},127.0.0.1:{}/", primary.port(), standby.port()));
-        let a = replica("a", &both)?.allow("store").start().await?;
-        let b = replica("b", &both)?.allow("store").start().await?;
+        let a = replica("a", &both)?.allow("store").allow("after_connect").start().await?;
+        let b = replica("b", &both)?.allow("store").allow("after_connect").start().await?;
         let load = Load::start(&[&a, &b], 50);
         load.keeps(50, SOON).await?;
         primary.stop(Stop::Kill).await?;

@@ -34,7 +34,7 @@ async fn an_alert_is_approved_remedied_verified_and_closed() -> anyhow::Result<(
 async fn while_the_database_is_away_senders_are_told_to_come_again() -> anyhow::Result<()> {
     let mut postgres = Postgres::start().await?;
     let database = postgres.create_database().await?;
-    let world = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.postgres(&database)?.allow("store").start().await?;
+    let world = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.postgres(&database)?.allow("store").allow("after_connect").start().await?;
     world.send(&[Alert::new("Before")]).await?;
     postgres.stop(Stop::Immediate).await?;
     let answer = world.post(body(&[Alert::new("Meanwhile")]).to_string()).await?;
