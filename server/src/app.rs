@@ -63,6 +63,8 @@ impl App {
     /// # Errors
     /// Says what could not be opened and what to do.
     pub(crate) async fn start(config: Config, roles: Roles, stop: Stop) -> anyhow::Result<Running> {
+        // First of all: what is counted before is shown nowhere.
+        crate::recorder::install();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
         let session_keys = keys::load(&config.keys.session, &config.data_dir, "session")?;
