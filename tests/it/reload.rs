@@ -59,6 +59,15 @@ fn put(file: &Path, text: &str) -> anyhow::Result<()> {
     fs::rename(new, file).context("the configuration")
 }
 
+/// It is set before anything is served: what is counted that early is shown, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_never_told_to_reload_says_that_its_configuration_is_good() -> anyhow::Result<()> {
+    let world = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.start().await?;
+    let successful = world.metric("watchkeeper_config_last_reload_successful").await?;
+    ensure!(successful > 0.5, "the metric of the last reload is {successful}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_reloads_under_load_half_are_broken_and_the_last_good_rules_stay() -> anyhow::Result<()> {
     let _alone = crate::storm::ALONE.lock().await;
