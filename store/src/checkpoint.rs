@@ -14,7 +14,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Pages in the log below which moving them is not worth the two syncs.
 const WORTH: i64 = 1_000;
 /// A log that is longer than this must come to its end, so that it begins anew: then writers wait while the last few pages are moved.
-const LONG: i64 = 4_000;
+const LONG: i64 = 12_000;
+/// So many new pages between two looks are a rush. To move them beside the writers slows every commit, for their syncs wait for each other; one short
+/// stop delays fewer.
+const RUSH: i64 = 8_000;
 /// So few that they are moved in about a millisecond.
 const FEW: i64 = 100;
 /// Each pass leaves what was written during the last one, which is less.
@@ -48,13 +51,15 @@ impl Drop for Checkpoints {
 
 async fn shorten(conn: &mut SqliteConnection, gate: &Arc<Gate>) -> sqlx::Result<()> {
     let (mut pages, mut moved) = checkpoint(conn, "pragma wal_checkpoint(noop)").await?;
+    let rush = pages - moved > RUSH;
     for _ in 0..PASSES {
-        if pages < WORTH || pages - moved < FEW {
+        if rush || pages < WORTH || pages - moved < FEW {
             break;
         }
         (pages, moved) = checkpoint(conn, "pragma wal_checkpoint(passive)").await?;
     }
-    if pages > LONG && moved < pages {
+    // That the last pass moved all that it found says nothing: the log has grown meanwhile.
+    if rush || pages > LONG {
         let _nobody_writes = gate.enter(Line::Other).await;
         checkpoint(conn, "pragma wal_checkpoint(passive)").await?;
     }

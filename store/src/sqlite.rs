@@ -74,7 +74,7 @@ impl SqliteFile {
             .pragma("mmap_size", "0")
             .pragma("temp_store", "memory")
             // Far beyond what `checkpoint` lets it grow to.
-            .pragma("wal_autocheckpoint", "25000")
+            .pragma("wal_autocheckpoint", "50000")
             .thread_name(|n| format!("store-writer-{n}"));
         let cannot = |error: sqlx::Error| Error::Config(format!("cannot open {}: {error}", path.display()));
         let mut conn = options.connect().await.map_err(cannot)?;

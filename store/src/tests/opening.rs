@@ -258,6 +258,22 @@ async fn sqlites_log_stays_short() {
     }
 }
 
+/// The log begins anew, too, when there is no moment in which nobody writes, and long before the writer has to see to it.
+#[tokio::test]
+async fn sqlites_log_stays_short_while_somebody_always_writes() {
+    let world = World::new(Backend::Sqlite).await;
+    let store = world.open("a").await;
+    let log = format!("{}-wal", world.options("a").url.strip_prefix("sqlite:").unwrap());
+    let mut longest = 0;
+    for n in 0..2_500 {
+        let mut delivery = delivery("am", vec![sighting(&n.to_string(), Firing, world.now())], world.now());
+        delivery.raw = vec![b'x'; 1 << 16].into();
+        store.accept(delivery).await.unwrap();
+        longest = longest.max(std::fs::metadata(&log).unwrap().len());
+    }
+    assert!(longest >> 20 < 120, "{} MB", longest >> 20);
+}
+
 async fn connect(world: &World) -> sqlx::SqliteConnection {
     let url = world.options("a").url;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(url.strip_prefix("sqlite:").unwrap());
