@@ -130,21 +130,25 @@ async fn active(world: &World) -> anyhow::Result<usize> {
 }
 
 /// Rounds at the call `first` and every `step`th from there until a server lives through one, or is late: a slow machine's server looks around more often
-/// meanwhile. At length then those in the middle between them and so on, until every single one was tried, and from the start while there is time.
+/// meanwhile. At length then those in the middle between them and so on, until every single one was tried; then those that a server lived through, which
+/// another may not; and while there is time, when that brings nothing new, from the start.
 async fn sweep(fault: &str, plan: Plan, sweep: Sweep, shares: u32, (first, mut step): (u64, u64)) -> anyhow::Result<()> {
     let (mut tally, coarse) = (Tally::of_sweep(fault, shares), step);
     let mut world = plan.start().await?;
     world.service_is(true).await?;
     world.stop().await?;
     let (mut tried, mut struck) = (BTreeSet::new(), BTreeSet::new());
-    let (mut nth, mut end, mut whole) = (first, MOST, false);
+    let (mut nth, mut end, mut whole, mut before) = (first, MOST, false, 0);
     while !whole || tally.time_left() {
         if nth >= end {
             ensure!(tally.faults >= 3, "only {} rounds ended with a kill: the sweep sweeps nothing", tally.faults);
             whole = true;
             if step == 1 {
                 tried.clear();
-                (step, end) = (coarse, MOST);
+                if struck.len() > before {
+                    tried.extend(&struck);
+                }
+                (before, step, end) = (struck.len(), coarse, MOST);
             } else {
                 step /= 2;
             }
