@@ -34,10 +34,18 @@ struct Waiting {
     reply: oneshot::Sender<Result<Accepted, InboxError>>,
 }
 
+impl Waiting {
+    /// Whether it is to be stored. Somebody whose act was not answered in time was told to try again: it must not happen twice. What a machine sent is stored all the
+    /// same: a repeat of it is found out.
+    fn is_wanted(&self) -> bool {
+        !self.reply.is_closed() || !self.delivery.rows().iter().any(|row| row.person)
+    }
+}
+
 #[async_trait]
 impl Inbox for Store {
     async fn accept(&self, delivery: Delivery) -> Result<Accepted, InboxError> {
-        self.intake.take(Prepared::new(delivery)?).await
+        self.intake.take(Prepared::new(delivery).await?).await
     }
 
     fn wants_sealed(&self, events: usize) -> bool {
@@ -45,7 +53,7 @@ impl Inbox for Store {
     }
 
     async fn accept_sealed(&self, sealed: Sealed) -> Result<Accepted, InboxError> {
-        self.intake.take(Prepared::sealed(sealed)).await
+        self.intake.take(Prepared::sealed(sealed).await?).await
     }
 
     async fn outcome(&self, seq: i64, wait: Duration) -> Result<Option<ActOutcome>, InboxError> {
@@ -87,6 +95,7 @@ impl Intake {
         tokio::spawn(async move {
             let mut batch = Vec::new();
             while arrivals.recv_many(&mut batch, BATCH).await > 0 {
+                batch.retain(Waiting::is_wanted);
                 if let Err(why) = store_all(&core, &mut batch).await {
                     // Whoever waited behind them hears it now: each would wait as long for the same answer.
                     batch.extend(std::iter::from_fn(|| arrivals.try_recv().ok()));
@@ -113,7 +122,7 @@ async fn store_all(core: &Arc<Core>, waiting: &mut Vec<Waiting>) -> Result<(), S
         match store(core, &deliveries).await {
             Ok(accepted) => {
                 for (waiting, accepted) in batch.into_iter().zip(accepted) {
-                    // Somebody who went away is stored all the same.
+                    // Somebody who went away meanwhile is stored all the same.
                     let _ = waiting.reply.send(Ok(accepted));
                 }
             }
@@ -146,6 +155,7 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
     let patience = PATIENCE + Duration::from_millis(u64::try_from(events).unwrap_or(u64::MAX));
     let begun = std::time::Instant::now();
     let mut decider = core.decider(events).filter(|_| !batch.iter().any(|delivery| delivery.is_sealed()));
+    let mut guessed = true;
     for _ in 0..4 {
         let once = async {
             match &decider {
@@ -164,6 +174,8 @@ async fn store(core: &Arc<Core>, batch: &[&Prepared]) -> Result<Vec<Accepted>, E
             }
         };
         match tokio::time::timeout(patience, once).await {
+            // Somebody had heard of it: this time it is asked.
+            Ok(Err(Error::Conflict)) if decider.is_some() && std::mem::take(&mut guessed) => {}
             // A decision's failure is not the delivery's: it is stored without one, and whoever decides later finds out what it is.
             Ok(Err(_)) | Err(_) if decider.is_some() => decider = None,
             Ok(Err(Error::Retry)) => {}

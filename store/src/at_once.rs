@@ -78,12 +78,17 @@ impl<'a> Arrivals<'a> {
         in_order(self.batch).map(|(delivery, row)| (delivery.source.as_str(), &row.payload))
     }
 
-    /// Stores them in a new transaction, and reads `asks` in the same trip to the database.
+    /// Stores them in a new transaction, and reads `asks` in the same trip to the database; or in the trip of what comes next, if this process never met what they
+    /// are about, as if nobody had.
     ///
     /// # Errors
-    /// As any use of the database.
+    /// As any use of the database. [`Error::Conflict`], now or at the commit, if somebody had: another attempt asks.
     pub async fn store(self, asks: &Asks) -> Result<(Tx, Stored), Error> {
         let mut tx = self.core.begin(Line::Ingest).await?;
+        if let Some((accepted, events)) = tx.insert_strangers(self.batch, asks).await? {
+            *self.accepted = accepted;
+            return Ok((tx, Stored::Claimed(events, Known::default())));
+        }
         let (accepted, fresh) = tx.insert_deliveries(self.batch, Some(asks)).await?;
         let events = self.batch.iter().map(|delivery| delivery.events()).sum();
         *self.accepted = accepted;

@@ -1,8 +1,9 @@
 //! A delivery as rows: what is new, what is a repeat, and what of it waits to be handled.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use domain::canonical::ContentKey;
 use domain::event::{Delivery, Event, EventClass, NewEvent, Payload};
 use domain::id::DeliveryId;
@@ -10,9 +11,11 @@ use domain::inbox::{Accepted, InboxError, Sealed};
 
 use crate::at_once::{Asks, Known};
 use crate::codec::{clean, from_doc, micros, time, to_doc};
+use crate::open::Core;
+use crate::packed::Packed;
 use crate::preload::Answer;
-use crate::tx::{MANY, exec_rows, rows, rows_of};
-use crate::{Error, Tx};
+use crate::tx::{Conn, MANY, exec_rows, row, rows, rows_of};
+use crate::{Backend, Error, Tx};
 
 /// Among so many waiting rows an earlier one of a chain is looked for, so that a repeat costs no more when very much waits.
 const RECENT: i64 = 65_536;
@@ -44,7 +47,7 @@ pub(crate) enum Content {
 pub(crate) enum Body {
     None,
     /// To be kept, if anything in it is new.
-    New(Bytes),
+    New(Packed),
     /// Kept already; let it go if nothing in it is new.
     Kept,
 }
@@ -61,25 +64,25 @@ pub(crate) struct Row {
 }
 
 impl Prepared {
-    pub(crate) fn new(delivery: Delivery) -> Result<Self, InboxError> {
+    pub(crate) async fn new(delivery: Delivery) -> Result<Self, InboxError> {
         let rows = delivery.events.into_iter().map(Row::new).collect::<Result<_, _>>().map_err(InboxError::from)?;
         Ok(Self {
             id: DeliveryId::new(delivery.received_at).0.as_bytes().to_vec(),
             source: clean(&delivery.source).into_owned(),
             received_at: micros(delivery.received_at),
-            body: if delivery.raw.is_empty() { Body::None } else { Body::New(delivery.raw) },
+            body: if delivery.raw.is_empty() { Body::None } else { Body::New(Packed::new(delivery.raw).await?) },
             content: Content::Rows(rows),
         })
     }
 
-    pub(crate) fn sealed(sealed: Sealed) -> Self {
-        Self {
+    pub(crate) async fn sealed(sealed: Sealed) -> Result<Self, InboxError> {
+        Ok(Self {
             id: DeliveryId::new(sealed.received_at).0.as_bytes().to_vec(),
             source: clean(&sealed.source).into_owned(),
             received_at: micros(sealed.received_at),
-            body: Body::New(sealed.raw),
+            body: Body::New(Packed::new(sealed.raw).await?),
             content: Content::Sealed { events: sealed.events, kind: sealed.kind, id: sealed.id },
-        }
+        })
     }
 
     /// The rows of its events; none if it is sealed.
@@ -122,6 +125,21 @@ impl Row {
 pub(crate) fn in_order<'a>(batch: &'a [&'a Prepared]) -> impl Iterator<Item = (&'a Prepared, &'a Row)> + use<'a> {
     let rows = batch.iter().flat_map(|delivery| delivery.rows().iter().map(move |row| (*delivery, row)));
     rows.clone().filter(|(_, row)| row.person).chain(rows.filter(|(_, row)| !row.person))
+}
+
+const INSERT_EVENTS: &str = "insert into events (seq, key, delivery_id, source, lane, received_at, payload) ";
+
+/// The values of a row of [`INSERT_EVENTS`]: its number if it has one, its delivery, and what it says.
+macro_rules! bind_event {
+    ($b:ident, $r:ident) => {
+        $b.push_bind($r.0)
+            .push_bind(&$r.2.key[..])
+            .push_bind((!matches!($r.1.body, Body::None)).then_some(&$r.1.id[..]))
+            .push_bind(&$r.1.source)
+            .push_bind($r.2.lane)
+            .push_bind($r.1.received_at)
+            .push_bind($r.2.doc.as_bytes())
+    };
 }
 
 /// A row on its way into the queue.
@@ -212,6 +230,37 @@ impl Tx {
         Ok((answers, None))
     }
 
+    /// Stores deliveries of which nothing was ever heard as far as this process knows, and claims their events; in the trip to the database that comes next, whatever it
+    /// is. If it is otherwise (something of it is a repeat or known by another name for it, or something waits in the queue), that trip is a conflict and nothing lasts.
+    /// Nothing is done where that is not likely to be true, or not to save a trip.
+    pub(crate) async fn insert_strangers(
+        &mut self,
+        batch: &[&Prepared],
+        asks: &Asks,
+    ) -> Result<Option<(Vec<Accepted>, Vec<Event>)>, Error> {
+        let rows: Vec<(&Prepared, &Row)> =
+            batch.iter().flat_map(|delivery| delivery.rows().iter().map(move |row| (*delivery, row))).collect();
+        // Each event about an alert of its own: those are not repeats of each other, and nobody has to be asked about anything else.
+        if self.is_postgres()
+            || rows.is_empty()
+            || rows.len() >= MANY
+            || rows.len() != asks.alerts.len()
+            || !self.core.met.are_strangers(asks)
+        {
+            return Ok(None);
+        }
+        let Conn::Sqlite(tx) = &mut self.conn else { return Ok(None) };
+        let Some(later) = tx.later() else { return Ok(None) };
+        later.add_none(|sql| asks.push(sql.push("select 1 from queue) or exists (")));
+        let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        // Nobody else writes before this transaction ends; if it does not last, numbers stay unused.
+        let first = self.core.last_event.fetch_add(count, Ordering::Relaxed) + 1;
+        let numbered: Vec<_> = (first..).zip(rows).map(|(seq, (delivery, row))| (Some(seq), delivery, row)).collect();
+        exec_rows!(self, INSERT_EVENTS, numbered, |b, r| bind_event!(b, r), "");
+        let fresh = numbered.iter().filter_map(|(seq, _, row)| Some((row.key, (*seq)?))).collect();
+        self.claim_fresh(batch, &fresh).await.map(Some)
+    }
+
     /// Claims events that are new, without a way through the queue.
     async fn claim_fresh(&mut self, batch: &[&Prepared], fresh: &HashMap<[u8; 16], i64>) -> Result<(Vec<Accepted>, Vec<Event>), Error> {
         let seq = |row: &Row| fresh.get(&row.key).copied().ok_or(Error::Retry);
@@ -246,16 +295,16 @@ impl Tx {
         let (mut kept, mut let_go) = (Vec::new(), Vec::new());
         for (delivery, new) in deliveries.iter().copied() {
             match &delivery.body {
-                Body::New(raw) if new => kept.push((delivery, raw)),
+                Body::New(body) if new => kept.push((delivery, body)),
                 Body::Kept if !new => let_go.push(&delivery.id),
                 _ => {}
             }
         }
         exec_rows!(
             self,
-            "insert into deliveries (id, source, received_at, raw) ",
+            "insert into deliveries (id, source, received_at, raw, packed_from) ",
             kept,
-            |b, d| b.push_bind(&d.0.id[..]).push_bind(&d.0.source).push_bind(d.0.received_at).push_bind(&d.1[..]),
+            |b, d| b.push_bind(&d.0.id[..]).push_bind(&d.0.source).push_bind(d.0.received_at).push_bind(&d.1.raw[..]).push_bind(d.1.length),
             ""
         );
         exec_rows!(self, "delete from deliveries where id in (", let_go, |b, id| b.push_bind(&id[..]), ")");
@@ -291,16 +340,9 @@ impl Tx {
         let some_wait = if at_once.is_some() { "exists (select 1 from queue)" } else { "false" };
         let answers: Vec<Answer> = rows_of!(
             self,
-            "insert into events (seq, key, delivery_id, source, lane, received_at, payload) ",
+            INSERT_EVENTS,
             numbered,
-            |b, r| b
-                .push_bind(r.0)
-                .push_bind(&r.2.key[..])
-                .push_bind((!matches!(r.1.body, Body::None)).then_some(&r.1.id[..]))
-                .push_bind(&r.1.source)
-                .push_bind(r.2.lane)
-                .push_bind(r.1.received_at)
-                .push_bind(r.2.doc.as_bytes()),
+            |b, r| bind_event!(b, r),
             format!(" on conflict (key) do nothing returning key, seq, {some_wait}")
         );
         let (mut stored, mut found, mut waits) = (Vec::with_capacity(answers.len()), Vec::new(), false);
@@ -316,6 +358,8 @@ impl Tx {
         if !found.is_empty() {
             known = Known::read(found)?;
         }
+        let last = stored.iter().map(|(_, seq)| *seq).max();
+        self.core.last_event.fetch_max(last.unwrap_or_default(), Ordering::Relaxed);
         Ok((by_key(stored), waits, known))
     }
 
@@ -364,6 +408,18 @@ impl Tx {
             |b, bump| b.push_bind(bump.0).push_bind(bump.1).push_bind(bump.2),
             ") as v where queue.id = v.column1"
         );
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Where an earlier start ended.
+    pub(crate) async fn look_for_last_event(self: &Arc<Self>) -> Result<(), Error> {
+        if self.backend() == Backend::Sqlite {
+            let mut tx = self.read().await?;
+            let last: Option<(i64,)> = row!(tx, "select seq from sqlite_sequence where name = 'events'");
+            self.last_event.fetch_max(last.map_or(0, |(seq,)| seq), Ordering::Relaxed);
+        }
         Ok(())
     }
 }

@@ -40,8 +40,9 @@ impl Store {
         if let Some(cut) = &cut {
             visit(Step::Cut(cut))?;
         }
-        let mut seals = Seals { store: self, end, after: 0, page: VecDeque::new() };
-        let mut place = (0, 0);
+        // From below all numbers that are ever given: what somebody put there is found, too.
+        let mut seals = Seals { store: self, end, after: i64::MIN, page: VecDeque::new() };
+        let mut place = (i64::MIN, i64::MIN);
         loop {
             let links = self.read().await?.audit_links(place, PAGE).await?;
             let Some(last) = links.last() else { break };
@@ -59,7 +60,7 @@ impl Store {
         while let Some(seal) = seals.before(i64::MAX).await? {
             visit(Step::Seal(&seal))?;
         }
-        let mut after = 0;
+        let mut after = i64::MIN;
         loop {
             let waiting = self.read().await?.audit_waiting(after, PAGE).await?;
             let Some(last) = waiting.last() else { break };

@@ -83,8 +83,17 @@ impl Later {
 
     /// Adds a query that must find something, in the same way.
     pub(crate) fn add_found(&mut self, query: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
+        self.add_unless("not exists (", query);
+    }
+
+    /// Adds a query that must find nothing, in the same way.
+    pub(crate) fn add_none(&mut self, query: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
+        self.add_unless("exists (", query);
+    }
+
+    fn add_unless(&mut self, conflict: &'static str, query: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
         self.add(true, |sql| {
-            sql.push("insert into unexpected select 1 where not exists (");
+            sql.push("insert into unexpected select 1 where ").push(conflict);
             query(sql);
             sql.push(")");
         });

@@ -1,7 +1,7 @@
 //! Opening the store: which database, how it is set up, and what it promises.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use crate::clock::ServerClock;
 use crate::gate::Line;
 use crate::link::{Ear, Ends, Link};
+use crate::met::Met;
 use crate::postgres::Server;
 use crate::screens::Screens;
 use crate::sight::Sightings;
@@ -73,6 +74,9 @@ pub(crate) struct Core {
     /// Who decides what comes in at once.
     pub(crate) decider: Mutex<Option<Weak<dyn at_once::Decider>>>,
     pub(crate) unopened: Unopened,
+    pub(crate) met: Met,
+    /// The number of the last event, on SQLite, or a higher one.
+    pub(crate) last_event: AtomicI64,
     durability: String,
 }
 
@@ -123,6 +127,8 @@ impl Store {
             last_number: Mutex::default(),
             decider: Mutex::default(),
             unopened: Unopened::default(),
+            met: Met::default(),
+            last_event: AtomicI64::default(),
             durability,
         });
         // A name that a living process has as well says nothing about whose claims those are.
@@ -130,6 +136,7 @@ impl Store {
             core.free_left_over().await?;
         }
         core.look_for_unopened().await?;
+        core.look_for_last_event().await?;
         if let (Some((ear, host)), Database::Postgres(server)) = (ear, &core.database) {
             let ends = Ends {
                 server: Arc::clone(server),
@@ -172,6 +179,8 @@ impl Store {
             last_number: Mutex::default(),
             decider: Mutex::default(),
             unopened: Unopened::default(),
+            met: Met::default(),
+            last_event: AtomicI64::default(),
             durability: "opened to read only".to_owned(),
         });
         let (intake, ends) = (accept::Intake::start(core.clone(), options.max_waiting), ends::Ends::start(core.clone()));

@@ -52,7 +52,7 @@ impl Known {
 
 impl Asks {
     /// Writes them as one query; there must be some.
-    fn push(&self, sql: &mut QueryBuilder<Sqlite>) {
+    pub(crate) fn push(&self, sql: &mut QueryBuilder<Sqlite>) {
         let mut select = "select '";
         for (kind, [head, tail], keys) in [(ALERT, alerts::FIND, &self.alerts), (INCIDENT, incidents::FIND, &self.groups)] {
             if keys.is_empty() {

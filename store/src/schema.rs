@@ -44,6 +44,7 @@ const STEPS: &[Step] = steps! {
     14 "0014_retention",
     15 "0015_audit_cut",
     16 "0016_unopened",
+    17 "0017_packed",
 };
 
 /// The migrator for a database.

@@ -3,6 +3,7 @@
 //! On SQLite, where one connection writes, a row per event (and the index in which its key is looked up) costs far more than the bytes. While events come faster
 //! than they are decided, a delivery is therefore its body alone, and becomes events in the transaction that decides them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +15,7 @@ use crate::codec::time;
 use crate::deliveries::{Body, Content, Prepared, Row};
 use crate::gate::Line;
 use crate::open::Core;
+use crate::packed::unpack;
 use crate::tx::{exec, exec_rows, rows};
 use crate::{Backend, Error, Store, Tx};
 
@@ -82,8 +84,8 @@ impl std::fmt::Debug for Unopened {
     }
 }
 
-/// A delivery that is not opened, as read: its body's id, source, kind, sender's id, time, and the body.
-type Left = (Vec<u8>, String, String, Option<String>, i64, Option<Vec<u8>>);
+/// A delivery that is not opened, as read: its body's id, source, kind, sender's id, time, and the body with its length if it is packed.
+type Left = (Vec<u8>, String, String, Option<String>, i64, Option<Vec<u8>>, Option<i64>);
 
 impl Store {
     /// From now on sealed deliveries are wanted where they cannot be decided at once, for [`Tx::open_deliveries`]. On SQLite alone; on PostgreSQL, where many
@@ -203,12 +205,13 @@ impl Tx {
         };
         let found: Vec<Left> = rows!(
             self,
-            "select u.delivery_id, u.source, u.kind, u.sender_id, u.received_at, d.raw from unopened u left join deliveries d on d.id = u.delivery_id \
-             where u.id <= $1 order by u.id",
+            "select u.delivery_id, u.source, u.kind, u.sender_id, u.received_at, d.raw, d.packed_from \
+             from unopened u left join deliveries d on d.id = u.delivery_id where u.id <= $1 order by u.id",
             last
         );
         exec!(self, "delete from unopened where id <= $1", last);
-        let bytes: usize = found.iter().filter_map(|left| left.5.as_ref()).map(Vec::len).sum();
+        // What was packed is several times as long, and nobody knows how many before it is looked at.
+        let bytes: usize = found.iter().map(|(.., raw, packed)| raw.as_ref().map_or(0, Vec::len) * packed.map_or(1, |_| 8)).sum();
         let read = move || found.into_iter().map(|left| (opened(&*opener, &left), left)).collect::<Vec<_>>();
         let read = if bytes <= LONG {
             read()
@@ -218,7 +221,7 @@ impl Tx {
                 .map_err(|error| Error::Unavailable(format!("deliveries could not be opened: {error}")))?
         };
         let mut deliveries = Vec::with_capacity(read.len());
-        for (opened, (_, source, _, _, at, raw)) in read {
+        for (opened, (_, source, _, _, at, raw, length)) in read {
             match opened {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(error) => {
@@ -230,7 +233,8 @@ impl Tx {
                     );
                     let at = time("unopened", &source, at).unwrap_or_else(|_| self.core.clock.now());
                     let raw = raw.unwrap_or_default();
-                    self.keep_sample(&source, at, &raw[..raw.len().min(SAMPLE)], &format!("cannot be opened: {error}")).await?;
+                    let body = unpack(&raw, length).unwrap_or(Cow::Borrowed(&raw));
+                    self.keep_sample(&source, at, &body[..body.len().min(SAMPLE)], &format!("cannot be opened: {error}")).await?;
                 }
             }
         }
@@ -239,12 +243,12 @@ impl Tx {
 }
 
 /// What a sealed delivery holds, or why nobody can tell.
-fn opened(opener: &dyn Opener, (id, source, kind, sender_id, at, raw): &Left) -> Result<Prepared, String> {
-    let raw = raw.as_ref().ok_or("its body is gone")?;
+fn opened(opener: &dyn Opener, (id, source, kind, sender_id, at, raw, length): &Left) -> Result<Prepared, String> {
+    let body = unpack(raw.as_ref().ok_or("its body is gone")?, *length)?;
     let received_at = time("unopened", source, *at).map_err(|error| error.to_string())?;
     let name = sender_id.clone().unwrap_or_else(|| hex::encode(id));
     // Whoever brought it has read it without harm, in this version or an earlier one.
-    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| opener.open(source, kind, &name, received_at, raw)));
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| opener.open(source, kind, &name, received_at, &body)));
     let events = read.unwrap_or_else(|_| Err("the parser failed".to_owned()))?;
     let rows = events.into_iter().map(Row::new).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     Ok(Prepared { id: id.clone(), source: source.clone(), received_at: *at, body: Body::Kept, content: Content::Rows(rows) })

@@ -29,8 +29,9 @@ pub(super) struct Judge {
     /// What it asks, and what it heard last.
     asks: Mutex<Asks>,
     known: Mutex<Known>,
-    /// What it decided, in order, and how often it had to claim.
+    /// What it decided, in order, how often it was asked to, and how often it had to claim.
     pub(super) decided: Mutex<Vec<Event>>,
+    attempts: AtomicUsize,
     claimed: AtomicUsize,
 }
 
@@ -47,6 +48,7 @@ impl Decider for Judge {
     }
 
     async fn decide(&self, arrivals: Arrivals<'_>) -> Result<(), Error> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
         let asks = self.asks.lock().unwrap().clone();
         let said: Vec<_> = arrivals.events().map(|(source, payload)| (source.to_owned(), payload.clone())).collect();
         let (mut tx, stored) = arrivals.store(&asks).await?;
@@ -88,6 +90,7 @@ pub(super) async fn judged(world: &World) -> (Store, Arc<Judge>) {
         asks: Mutex::default(),
         known: Mutex::default(),
         decided: Mutex::default(),
+        attempts: AtomicUsize::new(0),
         claimed: AtomicUsize::new(0),
     });
     let weak: std::sync::Weak<Judge> = Arc::downgrade(&judge);
@@ -150,6 +153,54 @@ async fn what_a_decision_asks_is_read_where_the_delivery_is_stored() {
     // A repeat is decided from the queue, whatever was asked.
     store.accept(delivery("am", vec![sighting("true true 1 0", Status::Firing, world.now())], world.now())).await.unwrap();
     assert_eq!(judge.claimed.load(Ordering::SeqCst), 1);
+}
+
+/// Alerts that this process never met are decided as if nobody had; whoever had is asked after all, and nothing is stored or decided twice.
+#[tokio::test]
+async fn a_stranger_is_decided_unasked_and_one_who_is_known_after_all_is_not() {
+    let world = World::new(Backend::Sqlite).await;
+    let (store, judge) = judged(&world).await;
+    let key = |name: &str| ("am".to_owned(), name.to_owned());
+    let fire = async |alerts: &[&str], group: &str| {
+        *judge.asks.lock().unwrap() = Asks { alerts: alerts.iter().map(|name| key(name)).collect(), groups: BTreeSet::from([key(group)]) };
+        let sightings = alerts.iter().map(|name| sighting(name, Status::Firing, world.now())).collect();
+        store.accept(delivery("am", sightings, world.now())).await.unwrap()
+    };
+    let attempts = || judge.attempts.load(Ordering::SeqCst);
+    let first = fire(&["a", "b"], "g").await;
+    assert_eq!((first.seqs.as_slice(), first.repeats, attempts()), (&[1, 2][..], Some(0), 1));
+    assert_eq!(store.read().await.unwrap().events_since(0, 10).await.unwrap().len(), 2);
+
+    // The database knows what an earlier start, or somebody who was forgotten, left there.
+    let known = alert("am", NASTY, AlertState::Firing, None, world.now());
+    let open = incident(7, "its group", IncidentState::Open, world.now());
+    let mut tx = store.begin().await.unwrap();
+    tx.put_alerts(std::slice::from_ref(&known)).await.unwrap();
+    tx.insert_incidents(&[&open]).await.unwrap();
+    tx.commit().await.unwrap();
+    for (alerts, group, heard) in [([NASTY], "h", (1, 0)), (["c"], "its group", (0, 1)), (["d"], "its group", (0, 1))] {
+        let before = attempts();
+        let accepted = fire(&alerts, group).await;
+        assert_eq!((accepted.seqs.len(), accepted.repeats), (1, Some(0)));
+        let met = alerts == ["d"];
+        assert_eq!(attempts() - before, if met { 1 } else { 2 }, "{alerts:?}: who was met is asked at once");
+        let known = judge.known.lock().unwrap();
+        assert_eq!((known.alerts.len(), known.incidents.len()), heard);
+    }
+    // A repeat of what an earlier start heard.
+    let events = store.read().await.unwrap().events_since(0, 10).await.unwrap().len();
+    store.core.met.forget();
+    let repeat = fire(&["a", "b"], "g").await;
+    assert_eq!((repeat.seqs, repeat.repeats), (first.seqs, Some(2)));
+    assert_eq!(store.read().await.unwrap().events_since(0, 10).await.unwrap().len(), events);
+    assert_eq!(judge.told().len(), 7, "each once, and the two that were repeated once more");
+    assert!(waiting(&store).await.is_empty());
+    // Something that waits is decided before a stranger.
+    judge.free.store(false, Ordering::SeqCst);
+    fire(&["e"], "i").await;
+    judge.free.store(true, Ordering::SeqCst);
+    fire(&["f"], "j").await;
+    assert_eq!(judge.told()[7..], ["e:firing", "f:firing"]);
 }
 
 #[tokio::test]

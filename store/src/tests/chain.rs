@@ -125,6 +125,13 @@ on_both! {
         let waiting = "insert into audit (seq, at, actor, action, object, decision, reason, detail, mac) \
                        select 1000, at, 'principal:mallory', action, object, decision, reason, detail, mac from audit where seq = 9";
         assert_eq!(places(&sealed.after(waiting).await, FaultKind::Forged), [Some(1000)], "before it is sealed");
+        for place in ["-1, -1", "0, 0", "-1, null", "0, null"] {
+            let below = format!(
+                "insert into audit (seq, batch, at, actor, action, object, decision, reason, detail, mac, prev_hash, hash) \
+                 select {place}, at, actor, action, object, decision, reason, detail, mac, prev_hash, hash from audit where seq = 5"
+            );
+            assert!(!sealed.after(&below).await.is_sound(), "below all numbers: {place}");
+        }
         let swap = "update audit set seq = 2000 where seq = 5; update audit set seq = 5 where seq = 4; update audit set seq = 4 where seq = 2000";
         assert!(!sealed.after(swap).await.is_sound(), "reordered");
         assert!(!sealed.after("update audit set batch = 1 where seq = 4").await.is_sound(), "another batch");

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 
 use super::make::{NASTY, delivery, note, sighting, told};
 use super::{World, on_both};
-use crate::{Change, Store, Tx};
+use crate::{Backend, Change, Store, Tx};
 
 on_both! {
     async fn what_was_accepted_is_claimed_in_order_and_finished(world) {
@@ -272,7 +272,7 @@ on_both! {
 /// Two replicas, many workers: every event is handled once, those of one alert in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_share_the_lanes() {
-    let world = World::new(crate::Backend::Postgres).await;
+    let world = World::new(Backend::Postgres).await;
     let stores = [world.open("a").await, world.open("b").await];
     let at = world.now();
     let mut body = Vec::new();
@@ -316,7 +316,7 @@ async fn replicas_share_the_lanes() {
 /// Two replicas, each behind one of a pair of Alertmanagers: the same alerts, in other orders, at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_meet_one_event_each() {
-    let world = World::new(crate::Backend::Postgres).await;
+    let world = World::new(Backend::Postgres).await;
     let stores = [world.open("a").await, world.open("b").await];
     let at = world.now();
     for round in 0..10 {
@@ -397,4 +397,28 @@ async fn handle_all(store: &Store) -> Vec<String> {
         tx.commit().await.unwrap();
         all.extend(events.iter().map(told));
     }
+}
+
+/// On SQLite, where one delivery waits for the other.
+#[tokio::test]
+async fn an_act_whose_sender_gave_up_is_not_stored_later() {
+    let world = World::new(Backend::Sqlite).await;
+    let store = world.open("a").await;
+    let fire = |name: &str| delivery("am", vec![sighting(name, Firing, world.now())], world.now());
+    let busy = store.begin().await.unwrap();
+    let first = tokio::spawn({
+        let (store, first) = (store.clone(), fire("first"));
+        async move { store.accept(first).await }
+    });
+    // No sign shows that it is the one at the front.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let soon = |delivery| tokio::time::timeout(Duration::from_millis(100), store.accept(delivery));
+    let act = note("n", IncidentId::new(world.now()), world.now());
+    let (act, alert) = tokio::join!(soon(act), soon(fire("second")));
+    assert!(act.is_err() && alert.is_err(), "nobody can be answered");
+    drop(busy);
+    first.await.unwrap().unwrap();
+    // It was in line behind them.
+    store.accept(fire("third")).await.unwrap();
+    assert_eq!(handle_all(&store).await, ["first:firing", "second:firing", "third:firing"], "a machine's is stored all the same");
 }

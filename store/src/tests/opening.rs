@@ -135,6 +135,8 @@ on_both! {
         assert_eq!((tx.tokens().await.unwrap().len(), tx.password("ann").await.unwrap().is_some()), (1, true));
         assert!(tx.agent_report("019ca945-0a00-7b1f-8d5e-3f7c9a2b1e02-0-1").await.unwrap().is_some());
         assert_eq!(tx.unpublished(3, 10).await.unwrap()[0].1.kind, "incident.opened");
+        let bodies = "select cast(1000 * count(*) + sum(packed_from) as bigint) from deliveries where length(raw) > 0";
+        assert_eq!(tx.number(bodies).await.unwrap(), 2082, "one as it came, one that was packed");
         tx.commit().await.unwrap();
         let lease = jiff::SignedDuration::from_secs(1);
         assert_eq!(store.claim_jobs(10, lease).await.unwrap().len(), 1);
@@ -186,6 +188,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (14, include_str!("../../fixtures/0014_retention.sql")),
     (15, include_str!("../../fixtures/0015_audit_cut.sql")),
     (16, include_str!("../../fixtures/0016_unopened.sql")),
+    (17, include_str!("../../fixtures/0017_packed.sql")),
 ];
 
 #[test]

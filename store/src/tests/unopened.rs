@@ -177,6 +177,31 @@ async fn one_that_cannot_be_opened_is_kept_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_long_body_is_kept_packed_and_opened_as_it_came() {
+    let world = World::new(Backend::Sqlite).await;
+    let store = leaving(&world).await;
+    let sent = times(&world, "x", 0..300);
+    let length = serde_json::to_vec(&sent).unwrap().len() as i64;
+    accept(&store, &world, sent.clone()).await;
+    assert_eq!(count(&store, "select packed_from from deliveries").await, length);
+    assert!(count(&store, "select length(raw) from deliveries").await < length / 4);
+    let opened = decide(&store, 500, true).await.into_iter().map(|event| event.payload);
+    assert!(opened.eq(sent.into_iter().map(Payload::Alert)));
+
+    // Damaged: what is there is kept, and what came later goes on.
+    accept(&store, &world, times(&world, "y", 0..300)).await;
+    accept(&store, &world, times(&world, "z", 0..1)).await;
+    let mut tx = store.begin().await.unwrap();
+    tx.sql("update deliveries set packed_from = packed_from + 1 where id = (select delivery_id from unopened order by id limit 1)")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(decide_all(&store).await, ["z:firing"]);
+    let samples = store.read().await.unwrap().samples("am").await.unwrap();
+    assert!(!samples[0].body.is_empty() && samples[0].error.contains("bytes instead of"), "{}", samples[0].error);
+}
+
+#[tokio::test]
 async fn what_an_earlier_start_left_is_opened_before_what_comes() {
     let world = World::new(Backend::Sqlite).await;
     let store = leaving(&world).await;
