@@ -22,6 +22,9 @@ pub(crate) const LOOKUP_WITHIN: Duration = Duration::from_millis(800);
 
 /// Told when an act was not stored.
 pub(crate) const NOT_RECORDED: &str = "Not recorded: Watchkeeper could not store it in time. Press again.";
+/// Told when nobody can tell: the disk was still at it.
+pub(crate) const PERHAPS_RECORDED: &str =
+    "Not recorded in time: Watchkeeper's store is slow. Look whether it took effect all the same before you press again.";
 /// Told when a button's token says nothing.
 pub(crate) const NO_BUTTON: &str = "Watchkeeper does not know this button. Use one on a current card.";
 /// Told to whoever is not of this workspace, or is no person.
@@ -55,7 +58,7 @@ impl Edge {
             }
             Err(_) => {
                 tracing::warn!(platform, "an act was not stored within {STORE_WITHIN:?}");
-                Err(NOT_RECORDED)
+                Err(PERHAPS_RECORDED)
             }
         }
     }

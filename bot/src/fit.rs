@@ -106,6 +106,8 @@ fn approval(asked: &ApprovalCard, limits: &Limits) -> ApprovalCard {
     let hidden = surplus(asked.steps.len(), count);
     if hidden > 0 {
         steps.push(format!("… and {hidden} more steps: read them in the console before you decide"));
+    } else if asked.steps.iter().any(|step| step.chars().map(limits.cost).sum::<usize>() > length) {
+        steps.push("… a step is longer than what is shown here: read it in the console before you decide".to_owned());
     }
     ApprovalCard {
         runbook: line(&asked.runbook, NAME),

@@ -60,7 +60,7 @@ pub fn card(parts: Parts<'_>, sign: &dyn Fn(ButtonKind, Uuid) -> String) -> Card
     }
 }
 
-/// One line per step of a plan: what exactly runs, on what.
+/// One line per step of a plan: what exactly runs, on what. Nothing is left out: a platform that cannot show all of it says so.
 pub fn plan_lines(plan: &Plan) -> Vec<String> {
     let mut lines: Vec<String> = plan.steps.iter().enumerate().map(|(index, step)| format!("{}. {}", index + 1, step_line(step))).collect();
     if let Some(verify) = &plan.verify {
@@ -76,7 +76,7 @@ fn step_line(step: &PlannedStep) -> String {
         serde_json::Value::Null => String::new(),
         with => format!(" {with}"),
     };
-    clean_line(&format!("{}{target}{with}", step.uses), LINE)
+    clean_line(&format!("{}{target}{with}", step.uses), usize::MAX)
 }
 
 fn card_alert(alert: &Alert) -> CardAlert {

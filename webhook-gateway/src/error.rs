@@ -126,8 +126,14 @@ impl From<Denied> for ApiError {
 }
 
 impl ApiError {
-    /// The store cannot be reached, or does not answer in time.
+    /// The store cannot be reached.
     pub(crate) fn store_unavailable() -> Self {
         Self::Busy { code: "store_unavailable", detail: "The store is unavailable: nothing was recorded. Try again.".to_owned() }
+    }
+
+    /// The store does not answer in time.
+    pub(crate) fn store_slow() -> Self {
+        let detail = "The store is slow: it may be recorded all the same. Look before you try again; a webhook may always be sent again.";
+        Self::Busy { code: "store_unavailable", detail: detail.to_owned() }
     }
 }

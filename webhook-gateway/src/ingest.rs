@@ -248,7 +248,7 @@ async fn within(app: &App, events: usize, accept: impl Future<Output = Result<Ac
     let patience = app.settings.limits.store_time + Duration::from_millis(events as u64);
     match tokio::time::timeout(patience, accept).await {
         Ok(accepted) => Ok(accepted?),
-        Err(_) => Err(ApiError::store_unavailable()),
+        Err(_) => Err(ApiError::store_slow()),
     }
 }
 

@@ -30,7 +30,13 @@ impl Discord {
     pub async fn run_gateway(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), ChatError> {
         let mut pause = AGAIN;
         while !shutdown.is_cancelled() {
-            match self.listen(&shutdown).await {
+            let began = tokio::time::Instant::now();
+            let listened = self.listen(&shutdown).await;
+            if began.elapsed() >= AGAIN_MOST {
+                // It was let in: what was lost before has nothing to do with it.
+                pause = AGAIN;
+            }
+            match listened {
                 Ok(()) => pause = AGAIN,
                 Err(error) if is_final(&error) => {
                     return Err(ChatError::Refused(format!("Discord's gateway refuses the bot ({error}): check `discord.bot_token`")));

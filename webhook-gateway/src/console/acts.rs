@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Form, Path, State};
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::post;
@@ -15,6 +15,7 @@ use domain::id::{ApprovalId, IncidentId, RunId, uuid_at};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::form::Form;
 use super::session::Viewer;
 use crate::api::ask;
 use crate::error::ApiError;

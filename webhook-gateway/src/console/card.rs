@@ -8,7 +8,7 @@ use super::layout::csrf;
 use super::session::Viewer;
 use super::words::{ago, badge};
 
-/// The card with its buttons.
+/// The card with its buttons, whose tokens are the ids of what they are about.
 pub(super) fn card(viewer: &Viewer, card: &Card, now: Timestamp) -> Markup {
     html! {
         section class={ "panel card " (card.state.as_str()) } id={ "card-" (card.number) } {
@@ -71,14 +71,14 @@ fn one(viewer: &Viewer, card: &Card, button: &Button) -> Markup {
         ButtonStyle::Plain => "",
         ButtonStyle::Danger => "danger",
     };
-    let approval = card.approval.as_ref().map(|approval| approval.id.to_string());
+    let about = match button.kind {
+        ButtonKind::Approve | ButtonKind::Deny => Some("approval"),
+        kind => kind.settlement().map(|_| "run"),
+    };
     let hidden = html! {
         (csrf(viewer))
         input type="hidden" name="act" value=(button.kind.code());
-        @if let (Some(approval), ButtonKind::Approve | ButtonKind::Deny) = (&approval, button.kind) {
-            input type="hidden" name="approval" value=(approval);
-        }
-        @if button.kind.settlement().is_some() { @if let Some(read) = domain::button::read(&button.token) { input type="hidden" name="run" value=(read.object); } }
+        @if let Some(about) = about { input type="hidden" name=(about) value=(button.token); }
     };
     let action = format!("/incidents/{}/act", card.number);
     let kind = button.kind.code();

@@ -53,8 +53,8 @@ async fn show(State(app): State<App>, viewer: Viewer, Path(number): Path<i64>, Q
     let now = app.clock.now();
     let parts =
         Parts { rules: &rules, incident: &seen.incident, alerts: &seen.alerts, runs: &seen.runs, approval: seen.approval.as_ref(), now };
-    // A browser's buttons are forms of a signed-in session: they need no token of their own.
-    let drawn = composing::card(parts, &|_, _| String::new());
+    // A browser's buttons are forms of a signed-in session: they need no token, only what they are about.
+    let drawn = composing::card(parts, &|_, object| object.to_string());
     let main = html! {
         (flash)
         div.grid {

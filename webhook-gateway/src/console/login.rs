@@ -1,7 +1,7 @@
 //! Sign in by a one-time link or a password, sign out.
 
 use axum::Router;
-use axum::extract::{Form, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -10,6 +10,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::form::Form;
 use super::layout::plain;
 use super::link::LoginLinks;
 use super::session::{self, Viewer, same_origin};

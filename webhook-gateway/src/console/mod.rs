@@ -9,6 +9,7 @@ mod approvals;
 mod assets;
 mod audit;
 mod card;
+mod form;
 mod incident;
 mod incidents;
 mod layout;

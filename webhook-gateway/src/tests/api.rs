@@ -23,7 +23,7 @@ fn done() -> ActOutcome {
 }
 
 /// `count` incidents, and their ids.
-async fn incidents(world: &World, count: usize) -> Vec<IncidentId> {
+pub(super) async fn incidents(world: &World, count: usize) -> Vec<IncidentId> {
     let now = world.clock.now();
     let mut tx = world.store.begin().await.unwrap();
     let mut ids = Vec::new();

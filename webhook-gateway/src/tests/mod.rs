@@ -2,6 +2,7 @@
 
 mod api;
 mod chat;
+mod console;
 mod ingest;
 mod limits;
 mod ops;

@@ -52,6 +52,21 @@ async fn a_slow_body_ends_with_a_503() {
     assert!((Duration::from_millis(290)..Duration::from_secs(5)).contains(&began.elapsed()));
 }
 
+/// Nobody has to prove anything to send a form: a body that does not come must not hold its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_form_ends_with_a_503() {
+    let served = quick(Limits { body_time: Duration::from_millis(300), ..Limits::default() }).await;
+    for path in ["/login", "/login/link"] {
+        let mut stream = served.connect().await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: 9000\r\n\r\nname="
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let line = tokio::time::timeout(Duration::from_secs(5), first_line(&mut stream)).await.unwrap();
+        assert_eq!(line, "HTTP/1.1 503 Service Unavailable", "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_does_not_end_is_cut_off() {
     let bounds = Connections { header_time: Duration::from_millis(300), ..Connections::default() };
