@@ -1,8 +1,8 @@
 //! The keys that sign: generated for one owner only in the data folder, or named in the configuration.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -39,14 +39,15 @@ fn own(file: &Path) -> anyhow::Result<SecretSlice<u8>> {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
         let mut key = [0_u8; KEY_BYTES];
         aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(file)
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        // Whole or not at all: half a key would keep every later start from reading it.
+        let mut out = tempfile::NamedTempFile::new_in(folder).with_context(|| format!("cannot write in {}", folder.display()))?;
         out.write_all(hex::encode(key).as_bytes())?;
-        out.sync_all()?;
+        out.as_file().sync_all()?;
+        if let Err(error) = out.persist_noclobber(file)
+            && error.error.kind() != ErrorKind::AlreadyExists
+        {
+            return Err(error).with_context(|| format!("cannot write {}", file.display()));
+        }
         fs::File::open(folder)?.sync_all()?;
     }
     read(file)

@@ -47,7 +47,7 @@ impl Edge {
     }
 
     /// What its own audit file says of refused orders.
-    fn refusals(&self) -> Vec<String> {
+    pub(super) fn refusals(&self) -> Vec<String> {
         let text = fs::read_to_string(self.data.join("audit.jsonl")).unwrap_or_default();
         let rows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         rows.filter(|row| row["decision"] == "refused").filter_map(|row| row["reason"].as_str().map(str::to_owned)).collect()

@@ -63,16 +63,21 @@ async fn what_will_not_work_fails_with_what_to_do() -> anyhow::Result<()> {
     fs::set_permissions(&plain, PermissionsExt::from_mode(0o644))?;
     let key = plan.secret("button.key", &"0".repeat(64))?;
     fs::set_permissions(&key, PermissionsExt::from_mode(0o644))?;
+    let (checkpoint, orders) = (plan.secret("checkpoint.key", &"1".repeat(64))?, plan.secret("orders.pem", "not for everybody")?);
+    for file in [&checkpoint, &orders] {
+        fs::set_permissions(file, PermissionsExt::from_mode(0o644))?;
+    }
     let away = format!("nats://127.0.0.1:{}", free_port());
     plan.merge(json!({
         "programs": [plain, "/nowhere/at/all"],
-        "keys": { "button": [key] },
+        "keys": { "button": [key], "checkpoint": [checkpoint] },
+        "agents": { "key_file": orders, "known": {} },
         "nats": { "url": away, "commands": {} },
         "egress": ["0.0.0.0/0:*"],
     }));
     let (code, findings) = doctor(&plan).await?;
     assert_eq!(code, Some(1));
-    for text in ["plain cannot be run", "/nowhere/at/all", "button: ", &away, "slack: "] {
+    for text in ["plain cannot be run", "/nowhere/at/all", "button: ", "checkpoint: ", "orders for agents: ", &away, "slack: "] {
         let finding = find(&findings, "fail", text)?;
         ensure!(finding["advice"].as_str().is_some_and(|advice| !advice.is_empty()), "{finding}");
     }

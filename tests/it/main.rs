@@ -10,6 +10,7 @@ mod agents_killed;
 mod agents_roll;
 #[cfg(test)]
 mod agents_secured;
+mod agents_trust;
 #[cfg(test)]
 mod alertmanager;
 #[cfg(test)]

@@ -214,6 +214,10 @@ impl Verifier {
     /// A row that is not sealed yet. Call it after all batches.
     pub fn unsealed(&mut self, row: &AuditRow) {
         self.report.unsealed += 1;
+        if row.seq < 1 {
+            // It would never be sealed.
+            self.report.fault(FaultKind::Form, Some(row.seq), None, format!("row {} has a number that no row is given", row.seq));
+        }
         if let Some(keys) = &self.keys {
             let fits = keys.made(&row.row, &row.mac);
             self.count_keyed(fits, Some(row.seq), None, format!("row {} does not fit its keyed hash: it was changed or forged", row.seq));

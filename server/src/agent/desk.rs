@@ -6,18 +6,21 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, AckKind};
 use domain::audit::{AuditDecision, NewAudit};
+use domain::id::RunId;
 use domain::time::{Clock, SystemClock};
 use futures::StreamExt;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Remote, agent_in, find_stream};
+use super::{Remote, agent_in, find_stream, remote};
 use crate::bus::BusState;
 
 /// Waits between two tries.
 const RECONNECT: Duration = Duration::from_secs(2);
 /// The durable consumer that all servers share.
 const DURABLE: &str = "watchkeeper-server";
+/// An execution's name begins with the id of its run, in so many characters.
+const RUN_ID: usize = 36;
 
 /// Takes reports until told to stop.
 pub(crate) struct Desk {
@@ -70,22 +73,42 @@ impl Desk {
         let agent = agent_in(&message.subject).unwrap_or_default();
         let Some(report) = self.remote.believe(agent, &message.payload) else {
             tracing::warn!(agent, "a report is not signed by its agent: it counts for nothing");
-            let row = NewAudit {
-                at: SystemClock.now(),
-                actor: format!("agent:{agent}"),
-                action: "agent.report".to_owned(),
-                object: "report".to_owned(),
-                decision: AuditDecision::Refused,
-                reason: "forged".to_owned(),
-                detail: json!({ "bytes": message.payload.len() }),
-            };
-            let mut tx = self.remote.store().begin().await?;
-            tx.audit(&row).await?;
-            tx.commit().await?;
-            return message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"));
+            return self.refuse(message, agent, "forged", json!({ "bytes": message.payload.len() })).await;
         };
+        if !self.is_its_own(agent, &report.jti).await? {
+            tracing::warn!(agent, execution = %report.jti, "an agent reports what it was not told to do: it counts for nothing");
+            return self.refuse(message, agent, "not_its_order", json!({ "execution": report.jti })).await;
+        }
         let first = self.remote.store().keep_agent_report(agent, &report).await?;
         tracing::info!(agent, execution = %report.jti, first, "an agent reported");
         message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// Whether this agent was given the order. One that does another's work, or was taken over, must not say that it is done.
+    async fn is_its_own(&self, agent: &str, execution: &str) -> anyhow::Result<bool> {
+        let Some(run) = execution.get(..RUN_ID).and_then(|id| id.parse::<RunId>().ok()) else { return Ok(false) };
+        let attempts = self.remote.store().read().await?.attempts(run).await?;
+        let mut begun = attempts.iter().filter_map(|attempt| attempt.place.as_ref()?.execution.as_ref());
+        Ok(match begun.find(|begun| begun.id == execution) {
+            Some(begun) => begun.boot == remote::place(agent),
+            // A look leaves no place, and has a name that only its agent knows.
+            None => remote::is_look(execution),
+        })
+    }
+
+    async fn refuse(&self, message: &jetstream::Message, agent: &str, reason: &str, detail: serde_json::Value) -> anyhow::Result<()> {
+        let row = NewAudit {
+            at: SystemClock.now(),
+            actor: format!("agent:{agent}"),
+            action: "agent.report".to_owned(),
+            object: "report".to_owned(),
+            decision: AuditDecision::Refused,
+            reason: reason.to_owned(),
+            detail,
+        };
+        let mut tx = self.remote.store().begin().await?;
+        tx.audit(&row).await?;
+        tx.commit().await?;
+        message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))
     }
 }

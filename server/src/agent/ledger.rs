@@ -83,6 +83,16 @@ impl Ledger {
         write(&folder, ORDER, order)
     }
 
+    /// Keeps an order that is refused. The report comes first, so that a crash in between does not leave an order that may begin.
+    ///
+    /// # Errors
+    /// If it cannot be kept: it must come again.
+    pub(super) fn keep_refused(&self, order: &Order, report: &Report) -> anyhow::Result<()> {
+        fs::create_dir_all(self.place(&order.jti)?)?;
+        self.keep_report(report)?;
+        self.keep_order(order)
+    }
+
     /// Keeps what was begun for an order.
     ///
     /// # Errors

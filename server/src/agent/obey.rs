@@ -119,7 +119,7 @@ impl Agent {
         Ok(())
     }
 
-    /// What an earlier start left: finished through its shim, begun if it never began, or said to be unknown.
+    /// What an earlier start left: finished through its shim, begun if it never began and is still allowed, or said to be unknown.
     fn take_up(self: &Arc<Self>) -> anyhow::Result<()> {
         let open: Vec<Entry> = self.ledger.entries()?.into_iter().filter(|entry| entry.report.is_none()).collect();
         let wanted: HashSet<&str> = open.iter().filter_map(|entry| entry.intent.as_ref()).map(|intent| intent.id.as_str()).collect();
@@ -132,7 +132,13 @@ impl Agent {
             match (&entry.intent, lasting || entry.order.effect == Effect::ReadOnly) {
                 (Some(_), _) => self.begin(entry.order, entry.intent),
                 (None, true) if over => self.end(&entry.order, Ended::Failed("the agent stopped before it began".to_owned())),
-                (None, true) => self.begin(entry.order, None),
+                (None, true) => match self.judge(&entry.order)? {
+                    Ok(()) => self.begin(entry.order, None),
+                    Err(why) => {
+                        self.audit("refused", &why, Some(&entry.order));
+                        self.end(&entry.order, Ended::Refused(why));
+                    }
+                },
                 (None, false) => self.end(&entry.order, Ended::Unknown("the agent stopped while it was under way".to_owned())),
             }
         }
@@ -186,27 +192,34 @@ impl Agent {
                 return Ok(());
             }
         }
-        let own = self.settings.targets.get(&order.target.name);
-        let highest = self.ledger.fence(&order.target.name)?;
-        let verdict = obey(&order, &self.settings.name, &self.settings.actions, own, highest, SystemClock.now())
-            .map_err(|why| why.to_string())
-            .and_then(|()| match self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&order.jti) {
-                true => Err("the run was stopped before it began".to_owned()),
-                false => Ok(()),
-            })
-            .and_then(|()| self.action(&order)?.check(&order.with, own));
-        self.ledger.keep_order(&order)?;
-        if let Err(why) = verdict {
+        if let Err(why) = self.judge(&order)? {
             self.audit("refused", &why, Some(&order));
-            self.end(&order, Ended::Refused(why));
+            let report = self.report(&order, Ended::Refused(why));
+            self.ledger.keep_refused(&order, &report)?;
+            self.send(report);
             return Ok(());
         }
+        self.ledger.keep_order(&order)?;
         if let Some(fence) = order.fence {
             self.ledger.raise(&order.target.name, fence)?;
         }
         self.audit("allowed", "obeyed", Some(&order));
         self.begin(order, None);
         Ok(())
+    }
+
+    /// Whether an order that is for us may begin, by our own lists as they are now; if not, why. An error is of our disk.
+    fn judge(&self, order: &Order) -> anyhow::Result<Result<(), String>> {
+        let own = self.settings.targets.get(&order.target.name);
+        let highest = self.ledger.fence(&order.target.name)?;
+        let verdict = obey(order, &self.settings.name, &self.settings.actions, own, highest, SystemClock.now());
+        Ok(verdict
+            .map_err(|why| why.to_string())
+            .and_then(|()| match self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&order.jti) {
+                true => Err("the run was stopped before it began".to_owned()),
+                false => Ok(()),
+            })
+            .and_then(|()| self.action(order)?.check(&order.with, own)))
     }
 
     fn action(&self, order: &Order) -> Result<&dyn Action, String> {
@@ -278,15 +291,19 @@ impl Agent {
         Some(ended.unwrap_or_else(|_| Err(ActionError::Unknown("it did not end in its time".to_owned()))))
     }
 
-    /// Keeps how an order ended, then tells it.
-    fn end(self: &Arc<Self>, order: &Order, ended: Ended) {
-        let report = Report {
+    fn report(&self, order: &Order, ended: Ended) -> Report {
+        Report {
             iss: self.settings.name.clone(),
             aud: SERVER.to_owned(),
             jti: order.jti.clone(),
             iat: SystemClock.now().as_second(),
             ended,
-        };
+        }
+    }
+
+    /// Keeps how an order ended, then tells it.
+    fn end(self: &Arc<Self>, order: &Order, ended: Ended) {
+        let report = self.report(order, ended);
         match self.ledger.keep_report(&report) {
             Ok(()) => self.library.forget(&order.jti),
             Err(error) => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use domain::action::{ActionCx, ActionError, ActionOutput, Effect};
 use domain::canonical::digest;
+use domain::id::uuid_at;
 use domain::order::{Cancel, Ended, Order, Report, SERVER};
 use domain::run::Execution;
 use domain::time::Clock;
@@ -13,6 +14,7 @@ use jiff::SignedDuration;
 use serde_json::Value;
 use store::Store;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::roll::{Fit, Roll};
 use super::token::Signer;
@@ -74,9 +76,9 @@ impl Remote {
         let mut order = self.order(agent, uses, cx, with).await?;
         if cx.effect == Effect::ReadOnly {
             // A look may be repeated under one name, and each is a new one.
-            order.jti = format!("{}-{}", order.jti, domain::id::uuid_at(self.clock.now()).simple());
+            order.jti = look(&order.jti, uuid_at(self.clock.now()));
         } else if cx.resume.is_none() {
-            let about = Execution { id: order.jti.clone(), boot: format!("agent/{agent}"), pid: 0, began: 0, digest: content(&order) };
+            let about = Execution { id: order.jti.clone(), boot: place(agent), pid: 0, began: 0, digest: content(&order) };
             cx.host.intend(&about).await.map_err(ActionError::Failed)?;
         } else if cx.resume.as_ref().is_some_and(|known| known.digest != content(&order)) {
             return Err(ActionError::Unknown("what was ordered is not what the plan says now".to_owned()));
@@ -201,6 +203,21 @@ impl Remote {
             tokio::time::sleep(ASK * 10).await;
         }
     }
+}
+
+/// Where a step is that an agent was told to carry out: in the place of a boot id.
+pub(super) fn place(agent: &str) -> String {
+    format!("agent/{agent}")
+}
+
+/// The name of one look of an execution.
+fn look(execution: &str, one: Uuid) -> String {
+    format!("{execution}-{}", one.simple())
+}
+
+/// Whether an execution is a look.
+pub(super) fn is_look(execution: &str) -> bool {
+    execution.rsplit_once('-').is_some_and(|(_, last)| last.len() == 32 && Uuid::try_parse(last).is_ok())
 }
 
 /// What an order says of its content: not when it was signed.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -168,13 +168,20 @@ pub(crate) fn mend(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds a line, and returns when it is on disk.
+/// Adds a line, and returns when it is on disk. What a full disk took of a line before is taken away first: in front of another it would be damage.
 ///
 /// # Errors
 /// If it cannot be written.
 pub(crate) fn append(file: &Path, signed: &SignedCheckpoint) -> anyhow::Result<()> {
     let name = || format!("cannot write {}", file.display());
-    let mut out = File::options().create(true).append(true).mode(0o600).open(file).with_context(name)?;
+    let mut out = File::options().create(true).append(true).read(true).mode(0o600).open(file).with_context(name)?;
+    let (length, mut last) = (out.metadata().with_context(name)?.len(), [b'\n']);
+    if length > 0 {
+        out.read_exact_at(&mut last, length - 1).with_context(name)?;
+    }
+    if last != [b'\n'] {
+        mend(file)?;
+    }
     out.write_all(format!("{}\n", serde_json::to_string(signed)?).as_bytes()).with_context(name)?;
     out.sync_data().with_context(name)
 }
@@ -288,7 +295,14 @@ mod tests {
         assert_eq!(read(&file).unwrap().len(), 1);
         mend(&file).unwrap();
         append(&file, &signer(1).sign(checkpoint(2))).unwrap();
-        assert_eq!(read(&file).unwrap().iter().map(|signed| signed.checkpoint.batch).collect::<Vec<_>>(), [1, 2]);
+        // A full disk took the first half, and the server goes on.
+        let mut text = fs::read(&file).unwrap();
+        text.extend_from_slice(br#"{"batch":3,"seq"#);
+        fs::write(&file, text).unwrap();
+        for batch in [3, 4] {
+            append(&file, &signer(1).sign(checkpoint(batch))).unwrap();
+        }
+        assert_eq!(read(&file).unwrap().iter().map(|signed| signed.checkpoint.batch).collect::<Vec<_>>(), [1, 2, 3, 4]);
         fs::write(&file, "nonsense\n{}\n").unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("line 1"));
     }

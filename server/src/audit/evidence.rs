@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use store::{Step, Store, Tx};
 
 use super::checkpoints::{SignedCheckpoint, Signer, Trusted};
-use super::lines::{self, Only, Writer};
+use super::lines::{self, Extent, Only, Writer};
 
 /// The list and its signature; the signature is over the list's bytes.
 const MANIFEST: &str = "manifest.json";
@@ -214,7 +214,7 @@ pub(crate) fn verify(tar: impl Read, trusted: &Trusted) -> anyhow::Result<Verdic
     let audit = match files.get(AUDIT) {
         Some(bytes) => {
             let seen = |row: &domain::audit::NewAudit, _: &Report| strange += u64::from(!manifest.objects.contains(&row.object));
-            Some(lines::verify(Cursor::new(bytes), None, trusted, seen)?)
+            Some(lines::verify(Cursor::new(bytes), Extent::Part, None, trusted, seen)?)
         }
         None => None,
     };

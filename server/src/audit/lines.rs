@@ -168,12 +168,22 @@ pub(crate) async fn walk(store: &Store, visit: impl FnMut(Step<'_>) -> anyhow::R
     })
 }
 
+/// How much of a log lines are to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// From its beginning, or from its cut.
+    Whole,
+    /// What belongs to some rows, from the middle of the chain.
+    Part,
+}
+
 /// Verifies lines. `seen` hears every row that is there in full, and the progress.
 ///
 /// # Errors
 /// If they cannot be read at all. What is wrong with them is a finding.
 pub(crate) fn verify(
     lines: impl BufRead,
+    extent: Extent,
     keys: Option<AuditKeys>,
     trusted: &Trusted,
     mut seen: impl FnMut(&NewAudit, &Report),
@@ -185,6 +195,10 @@ pub(crate) fn verify(
     };
     let mut checkpoints = Vec::new();
     let mut wrong: Vec<(FaultKind, String)> = Vec::new();
+    if head.part && extent == Extent::Whole {
+        // Nobody signs the first line: who takes the oldest batches away can write this into it.
+        wrong.push((FaultKind::Missing, "it begins in the middle of the log: what was before cannot be judged".to_owned()));
+    }
     let mut line = reader.next()?;
     while let Some(Ok(Line::Checkpoint(signed))) = &line {
         if !trusted.is_empty() {

@@ -25,7 +25,7 @@ pub(crate) use commands::{Call, Commands};
 pub(crate) use connect::connect;
 pub(crate) use delivered::{Intake, Taker};
 pub(crate) use inbound::Inbound;
-pub(crate) use outbound::Outbound;
+pub(crate) use outbound::{Outbound, check_subjects};
 
 /// The oldest server whose answers async-nats reads, and the first whose consumers take several filters.
 const OLDEST: (u64, u64) = (2, 10);

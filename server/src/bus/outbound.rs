@@ -78,11 +78,10 @@ impl Outbound {
 
     async fn check_stream(&self, context: &Context) -> anyhow::Result<()> {
         let name = &self.settings.stream;
-        let subjects: Vec<String> = KINDS.iter().map(|kind| format!("{}.{kind}.>", self.settings.prefix)).collect();
         let config = stream::Config {
             name: name.clone(),
             description: Some("Lifecycle events of Watchkeeper".to_owned()),
-            subjects: subjects.clone(),
+            subjects: subjects(&self.settings.prefix),
             num_replicas: self.settings.replicas,
             duplicate_window: WINDOW,
             max_age: KEPT,
@@ -96,13 +95,26 @@ impl Outbound {
             }
             Err(error) => return Err(error.into()),
         };
-        let held = &found.cached_info().config.subjects;
-        let whole = format!("{}.>", self.settings.prefix);
-        if held.contains(&whole) || held.contains(&">".to_owned()) {
-            bail!("the stream {name} takes {whole}, so it would answer requests for runs too: let it take {}", subjects.join(", "));
-        }
-        Ok(())
+        check_subjects(&found.cached_info().config, &self.settings.prefix)
     }
+}
+
+/// The subjects of lifecycle events.
+fn subjects(prefix: &str) -> Vec<String> {
+    KINDS.iter().map(|kind| format!("{prefix}.{kind}.>")).collect()
+}
+
+/// Whether a stream can take the lifecycle events.
+///
+/// # Errors
+/// Says what it should take.
+pub(crate) fn check_subjects(stream: &stream::Config, prefix: &str) -> anyhow::Result<()> {
+    let (held, whole) = (&stream.subjects, format!("{prefix}.>"));
+    if held.contains(&whole) || held.contains(&">".to_owned()) {
+        let wanted = subjects(prefix).join(", ");
+        bail!("the stream {} takes {whole}, so it would answer requests for runs too: let it take {wanted}", stream.name);
+    }
+    Ok(())
 }
 
 /// Whether a stream is not there, as opposed to not to be asked for.

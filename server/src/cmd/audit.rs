@@ -17,7 +17,7 @@ use store::{Options, Store};
 
 use super::{Format, out, tell};
 use crate::audit::checkpoints::{self, SignedCheckpoint, Signer, Trusted};
-use crate::audit::lines::{self, Only, Writer};
+use crate::audit::lines::{self, Extent, Only, Writer};
 use crate::config::Config;
 use crate::keys;
 
@@ -124,7 +124,7 @@ fn verify(args: &Verify) -> anyhow::Result<ExitCode> {
             let mut trusted = Trusted::default();
             trusted.add(&args.public_key)?;
             let keys = if more.is_empty() { None } else { Some(AuditKeys::new(more).map_err(anyhow::Error::msg)?) };
-            lines::verify(input(file)?, keys, &trusted, |_, report| progress.show(report))?
+            lines::verify(input(file)?, Extent::Whole, keys, &trusted, |_, report| progress.show(report))?
         }
         None => super::block_on(verify_store(args, more, &mut progress))?,
     };

@@ -3,7 +3,7 @@
 use async_nats::jetstream::{self, Context, stream};
 
 use super::Findings;
-use crate::bus::{check_version, connect};
+use crate::bus::{check_subjects, check_version, connect};
 use crate::config::Config;
 
 const EARLY_ACK: &str = "JetStream acknowledges before the data is on disk and syncs every two minutes by default: a power loss can take back what it \
@@ -49,7 +49,12 @@ pub(super) async fn look(config: &Config) -> Findings {
     }
     if let Some(publish) = &nats.publish {
         match info_of(&context, &publish.stream).await {
-            Some(info) => storage(&mut findings, "lifecycle events", &info),
+            Some(info) => {
+                storage(&mut findings, "lifecycle events", &info);
+                if let Err(error) = check_subjects(&info.config, &publish.prefix) {
+                    findings.fail(format!("lifecycle events: {error:#}"), "nothing is published until then: nats stream edit");
+                }
+            }
             None => findings.note(format!("lifecycle events: there is no stream {} yet", publish.stream), "the first event makes it"),
         }
     }

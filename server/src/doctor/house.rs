@@ -9,6 +9,7 @@ use domain::time::{Clock, SystemClock};
 use jiff::SignedDuration;
 
 use super::{Findings, certificate};
+use crate::audit::checkpoints;
 use crate::config::Config;
 use crate::keys;
 
@@ -44,7 +45,8 @@ pub(super) fn configuration(config: &Config) -> Findings {
 /// The keys that sign.
 pub(super) fn keys(config: &Config) -> Findings {
     let mut findings = Findings::of("keys");
-    for (name, files) in [("button", &config.keys.button), ("session", &config.keys.session), ("audit", &config.keys.audit)] {
+    let keys = &config.keys;
+    for (name, files) in [("button", &keys.button), ("session", &keys.session), ("audit", &keys.audit), ("checkpoint", &keys.checkpoint)] {
         let own = config.data_dir.join("keys").join(name);
         if files.is_empty() && !own.exists() {
             findings.note(format!("{name}: there is none yet"), format!("the first start makes {}", own.display()));
@@ -55,6 +57,19 @@ pub(super) fn keys(config: &Config) -> Findings {
             Ok(keys) => findings.ok(format!("{name}: {} of {} can be used", keys.len(), files.len())),
             Err(error) => findings.fail(format!("{name}: {error:#}"), "mend the file, or name another under `keys`"),
         }
+    }
+    let said = config.data_dir.join(checkpoints::FILE);
+    if let Err(error) = checkpoints::read(&said) {
+        findings.fail(
+            format!("checkpoints: {error:#}"),
+            "the server does not start with it: move the file away, and keep it for whoever verifies",
+        );
+    }
+    if let Some(agents) = &config.agents
+        && let Err(error) = crate::agent::token::Signer::read(&agents.key)
+    {
+        findings
+            .fail(format!("orders for agents: {error:#}"), "make one with `watchkeeper agent keygen`, and name it as `agents.key_file`");
     }
     findings
 }
