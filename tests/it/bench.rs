@@ -43,9 +43,12 @@ async fn storms_and_reactions_are_measured_and_nothing_is_lost() -> anyhow::Resu
     let _alone = crate::storm::ALONE.lock().await;
     let report = bench(&["storm", "--body", "300", "--alerts", "500", "--groups", "100", "--seconds", "3"]).await?;
     ensure!(report["clicks"].as_f64().is_some_and(|clicks| clicks > 0.0) && report["incidents"] == 51.0, "{report}");
-    let report = bench(&["reaction", "--seconds", "1"]).await?;
-    for figure in ["alert_to_chat_call_p50_ms", "alert_to_command_p50_ms", "commands_per_bare_spawn"] {
-        ensure!(report[figure].as_f64().is_some_and(|value| value > 0.0), "{figure} in {report}");
+    let url = Postgres::shared().await?.create_database().await?;
+    for store in [&[][..], &["--store", url.as_str()]] {
+        let report = bench(&[&["reaction", "--seconds", "1"], store].concat()).await?;
+        for figure in ["alert_to_chat_call_p50_ms", "alert_to_command_p50_ms", "commands_per_bare_spawn"] {
+            ensure!(report[figure].as_f64().is_some_and(|value| value > 0.0), "{figure} in {report}");
+        }
     }
     Ok(())
 }

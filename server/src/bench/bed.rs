@@ -32,8 +32,17 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    /// Starts it. `more` is configuration beyond the source: channels, routes, runbooks; SECRET in it is a file with something secret.
+    /// Starts it on an empty store. `more` is configuration beyond the source: channels, routes, runbooks; SECRET in it is a file with something secret.
     pub(super) async fn start(store: Option<&str>, roles: Roles, more: &str, stop: Stop) -> anyhow::Result<Self> {
+        let bed = Self::start_again(store, roles, more, stop).await?;
+        let filter = IncidentFilter { open_only: false, prefix: None, before: None, limit: 1 };
+        let used = !bed.store.read().await?.incidents(&filter).await?.is_empty();
+        ensure!(!used, "the store holds incidents: a bench would fill it with more; give it an empty one");
+        Ok(bed)
+    }
+
+    /// The same on one that an earlier part of the bench has filled.
+    pub(super) async fn start_again(store: Option<&str>, roles: Roles, more: &str, stop: Stop) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("watchkeeper-bench-").tempdir().context("cannot make a temporary folder")?;
         let config = folder.path().join("config");
         std::fs::create_dir_all(&config)?;
@@ -46,9 +55,6 @@ impl Bed {
         let running = App::start(config, roles, stop).await?;
         let address = running.url().trim_start_matches("http://").parse()?;
         let store = running.store().clone();
-        let filter = IncidentFilter { open_only: false, prefix: None, before: None, limit: 1 };
-        let used = !store.read().await?.incidents(&filter).await?.is_empty();
-        ensure!(!used, "the store holds incidents: a bench would fill it with more; give it an empty one");
         Ok(Self { address, store, running, _folder: folder })
     }
 

@@ -31,14 +31,16 @@ const RATE: u64 = 10;
 /// Senders while they come fast.
 const SENDERS: u64 = 16;
 const DATE: &str = "/bin/date";
+/// The numbers of either part's alerts begin here: on one store they must not be the same.
+const COMMANDS: u64 = 0;
+const CHAT: u64 = 1_000_000_000;
 
-/// Measures both, one after the other.
+/// Measures both, one after the other, on one store if one is given.
 pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
     let mut report = Report::new(format!("reaction: {RATE} alerts a second for {} s, then {SENDERS} senders for 3 s", args.seconds));
-    chat(args, stop.clone(), &mut report).await?;
-    if args.common.store.is_none() {
-        commands(args, stop, &mut report).await?;
-    }
+    // Commands leave nothing behind that waits for a channel.
+    commands(args, stop.clone(), &mut report).await?;
+    chat(args, stop, &mut report).await?;
     Ok(report)
 }
 
@@ -50,8 +52,8 @@ async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()
          channels: {{ bench: {{ platform: slack, id: CBENCH }} }}\ndefault_channels: [bench]\n\
          routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }} }} ]\n"
     );
-    let bed = Bed::start(args.common.store.as_deref(), Roles::ALL, &more, stop).await?;
-    let (slow, fast) = send(&bed, args.seconds).await?;
+    let bed = Bed::start_again(args.common.store.as_deref(), Roles::ALL, &more, stop).await?;
+    let (slow, fast) = send(&bed, args.seconds, CHAT).await?;
     let sent = slow.len() + fast.len();
     let mut progress = Progress::new("chat");
     let until = Instant::now() + Duration::from_secs(120);
@@ -83,8 +85,8 @@ async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Resul
          routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }}, remedy: {{ runbook: bench, mode: auto }} }} ]\n\
          runbooks: {{ bench: {{ steps: [ {{ id: date, uses: command, with: {{ program: {DATE}, args: ['+%s%N'] }} }} ] }} }}\n"
     );
-    let bed = Bed::start(None, Roles::ALL, &more, stop).await?;
-    let (slow, fast) = send(&bed, args.seconds).await?;
+    let bed = Bed::start(args.common.store.as_deref(), Roles::ALL, &more, stop).await?;
+    let (slow, fast) = send(&bed, args.seconds, COMMANDS).await?;
     let sent = slow.len() + fast.len();
     let mut progress = Progress::new("commands");
     loop {
@@ -148,27 +150,27 @@ async fn bare_spawns() -> anyhow::Result<f64> {
 
 type Sent = HashMap<u64, (Instant, Timestamp)>;
 
-/// Sends slowly, then fast; when each alert was sent.
-async fn send(bed: &Bed, seconds: u64) -> anyhow::Result<(Sent, Sent)> {
+/// Sends slowly, then fast, alerts with numbers from this one; when each was sent.
+async fn send(bed: &Bed, seconds: u64, first: u64) -> anyhow::Result<(Sent, Sent)> {
     let mut slow = Sent::new();
     let mut conn = Conn::new(bed.address);
     let mut every = tokio::time::interval(Duration::from_millis(1000 / RATE));
     let mut progress = Progress::new("slowly");
-    for n in 0..seconds * RATE {
+    for n in first..first + seconds * RATE {
         every.tick().await;
         let request = bed.request("Bench", n..=n, |n| n);
         let sent = (Instant::now(), SystemClock.now());
         let status = conn.send(&request).await?;
         ensure!((200..300).contains(&status), "an alert was answered with {status}");
         slow.insert(n, sent);
-        progress.show(n as f64 / (seconds * RATE) as f64, "");
+        progress.show((n - first) as f64 / (seconds * RATE) as f64, "");
     }
     drop(progress);
     let mut senders = tokio::task::JoinSet::new();
     let until = Instant::now() + Duration::from_secs(3);
     for sender in 0..SENDERS {
         let address = bed.address;
-        let requests = (0..20_000).map(move |i| 1_000_000 * (sender + 1) + i);
+        let requests = (0..20_000).map(move |i| first + 1_000_000 * (sender + 1) + i);
         let made: Vec<(u64, Vec<u8>)> = requests.take(4_000).map(|n| (n, bed.request("Bench", n..=n, |n| n))).collect();
         senders.spawn(async move {
             let mut conn = Conn::new(address);
