@@ -96,11 +96,25 @@ pub enum AlertChange {
     LateFiring,
 }
 
-/// What becomes of an alert when `sighting` is heard at `seen_at`. `None` is an alert never heard of.
-pub fn on_sighting(source: &str, before: Option<&Alert>, sighting: &Sighting, seen_at: Timestamp) -> (Alert, AlertChange) {
+/// Whether a firing of an active alert may be more than a repeat: it began later, or nobody knew whether the alert still held. It is a new episode
+/// only if the incident of the present one is over. A plain repeat (the same `startsAt`) never is: a person closed its incident knowing that it fires.
+pub fn may_be_new(before: &Alert, sighting: &Sighting) -> bool {
+    let later = sighting.starts_at > before.starts_at || before.state == AlertState::Stale;
+    sighting.status == Status::Firing && before.state.is_active() && later
+}
+
+/// What becomes of an alert when `sighting` is heard at `seen_at`. `None` is an alert never heard of. `over`: the incident of its present episode is
+/// closed or gone; asked only where the sighting [may be new](may_be_new).
+pub fn on_sighting(source: &str, before: Option<&Alert>, sighting: &Sighting, seen_at: Timestamp, over: bool) -> (Alert, AlertChange) {
     let mut alert = before.cloned().unwrap_or_else(|| unheard(source, sighting, seen_at));
     alert.last_seen = alert.last_seen.max(seen_at);
     let change = match sighting.status {
+        Status::Firing if over && before.is_some_and(|before| may_be_new(before, sighting)) => {
+            // Its resolve was lost, or is never told. Nobody looks at a closed incident any more.
+            let starts_at = alert.starts_at.max(sighting.starts_at);
+            begin_episode(&mut alert, starts_at, seen_at);
+            AlertChange::Fired
+        }
         Status::Firing => on_firing(&mut alert, before.is_none(), sighting, seen_at),
         Status::Resolved => on_resolved(&mut alert, before.is_none(), sighting, seen_at),
     };
@@ -131,7 +145,7 @@ fn on_firing(alert: &mut Alert, new: bool, sighting: &Sighting, seen_at: Timesta
     AlertChange::Fired
 }
 
-/// A new episode of an alert that was resolved: also for a late firing that no resolve followed.
+/// A new episode of an alert that was resolved, or whose incident is over: also for a late firing that no resolve followed.
 pub fn begin_episode(alert: &mut Alert, starts_at: Timestamp, seen_at: Timestamp) {
     alert.late_at = None;
     alert.starts_at = starts_at;
@@ -144,7 +158,8 @@ pub fn begin_episode(alert: &mut Alert, starts_at: Timestamp, seen_at: Timestamp
 }
 
 fn on_resolved(alert: &mut Alert, new: bool, sighting: &Sighting, seen_at: Timestamp) -> AlertChange {
-    let end = sighting.ends_at.unwrap_or(seen_at);
+    // Without an end of its own it ends now; and not before it began, by a source's clock that is ahead of ours.
+    let end = sighting.ends_at.unwrap_or_else(|| seen_at.max(alert.starts_at));
     if alert.starts_at <= end {
         alert.late_at = None;
     }

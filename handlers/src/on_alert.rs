@@ -1,6 +1,6 @@
 //! An alert was seen: decide, route, open or change its incident, ask for its remedies.
 
-use domain::alert::{Alert, AlertChange, LATE_DUPLICATE, on_sighting};
+use domain::alert::{Alert, AlertChange, LATE_DUPLICATE, may_be_new, on_sighting};
 use domain::event::{Event, Payload, Sighting, Status};
 use domain::id::IncidentId;
 use domain::incident::{Happening, Incident, IncidentState};
@@ -30,16 +30,25 @@ pub(crate) async fn handle(
     expected: Option<Routed<'_>>,
 ) -> Result<(), store::Error> {
     let before = batch.alert(&event.source, &sighting.fingerprint).await?;
-    let (mut alert, change) = on_sighting(&event.source, before.as_ref(), sighting, event.last_seen);
+    let over = match before.as_ref().filter(|before| may_be_new(before, sighting)).and_then(|before| before.incident) {
+        Some(incident) => batch.incident(incident).await?.is_none_or(|incident| incident.state == IncidentState::Closed),
+        None => false,
+    };
+    let (mut alert, change) = on_sighting(&event.source, before.as_ref(), sighting, event.last_seen, over);
     metrics::counter!("watchkeeper_alerts_total", "change" => word(change)).increment(1);
     match change {
         AlertChange::Fired => {
+            if over {
+                leave(batch, &alert).await?;
+            }
             let rules = batch.rules.clone();
             let routed = expected.unwrap_or_else(|| route::route(&rules, &alert.source, sighting));
             fired(batch, &mut alert, sighting, routed).await?;
         }
         AlertChange::Resolved => resolved(batch, &alert).await?,
-        AlertChange::LateFiring if event.seen > 1 => batch.job(recheck(&alert, batch.now)),
+        AlertChange::LateFiring if event.seen > 1 || is_of_the_last_episode(before.as_ref(), sighting) => {
+            batch.job(recheck(&alert, batch.now));
+        }
         AlertChange::LateFiring
         | AlertChange::Refreshed
         | AlertChange::StillResolved
@@ -62,6 +71,22 @@ pub(crate) async fn refire(batch: &mut Batch<'_>, mut alert: Alert) -> Result<()
     let routed = route::route(&rules, &alert.source, &sighting);
     fired(batch, &mut alert, &sighting, routed).await?;
     batch.put_alert(alert);
+    Ok(())
+}
+
+/// Whether this firing's episode was heard firing before its resolve: annotations may say something else by now, so the event need not be the same.
+fn is_of_the_last_episode(before: Option<&Alert>, sighting: &Sighting) -> bool {
+    before.is_some_and(|before| before.episode > 0 && before.starts_at == sighting.starts_at)
+}
+
+/// An alert leaves a closed incident that still counts it as active.
+async fn leave(batch: &mut Batch<'_>, alert: &Alert) -> Result<(), store::Error> {
+    let Some(id) = alert.incident else { return Ok(()) };
+    if let Some(mut incident) = batch.incident(id).await? {
+        incident.alerts_active = (incident.alerts_active - 1).max(0);
+        incident.version += 1;
+        batch.put_incident(incident);
+    }
     Ok(())
 }
 

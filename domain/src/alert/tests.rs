@@ -33,7 +33,7 @@ fn hear(sightings: &[(Sighting, i64)]) -> (Alert, Vec<AlertChange>) {
     let mut alert = None;
     let mut changes = Vec::new();
     for (sighting, seen) in sightings {
-        let (next, change) = on_sighting("s", alert.as_ref(), sighting, at(*seen));
+        let (next, change) = on_sighting("s", alert.as_ref(), sighting, at(*seen), false);
         alert = Some(next);
         changes.push(change);
     }
@@ -96,6 +96,30 @@ fn three_episodes_in_an_hour_are_flapping() {
     assert!(alert.state.is_active());
 }
 
+/// What a firing is to an active alert whose incident somebody closed.
+#[test]
+fn a_closed_incident_does_not_mute_what_fires_anew() {
+    let (mut alert, _) = hear(&[(firing(10), 11)]);
+    let after_close = |alert: &Alert, start: i64| on_sighting("s", Some(alert), &firing(start), at(5000), true);
+    assert_eq!(after_close(&alert, 10).1, AlertChange::Refreshed, "a plain repeat: whoever closed it knew that it fires");
+    assert_eq!(after_close(&alert, 9).1, AlertChange::Refreshed, "an old copy");
+    let (next, change) = after_close(&alert, 4000);
+    assert_eq!((change, next.state, next.episode, next.starts_at), (AlertChange::Fired, AlertState::Firing, 2, at(4000)));
+    assert_eq!(on_sighting("s", Some(&alert), &firing(4000), at(5000), false).1, AlertChange::Refreshed, "its incident is not over");
+    alert.state = AlertState::Stale;
+    assert_eq!(after_close(&alert, 10).1, AlertChange::Fired, "nobody knew that it fires");
+    assert_eq!(on_sighting("s", Some(&alert), &firing(10), at(5000), false).1, AlertChange::Refreshed);
+}
+
+#[test]
+fn a_resolve_without_an_end_counts_whatever_the_sources_clock_says() {
+    let ended = Sighting { ends_at: None, ..resolved(600, 0) };
+    let (alert, changes) = hear(&[(firing(600), 1), (ended, 60)]);
+    assert_eq!((changes[1], alert.state, alert.ends_at), (AlertChange::Resolved, AlertState::Resolved, Some(at(600))));
+    let (alert, changes) = hear(&[(firing(0), 1), (Sighting { ends_at: None, ..resolved(0, 0) }, 60)]);
+    assert_eq!((changes[1], alert.ends_at), (AlertChange::Resolved, Some(at(60))));
+}
+
 proptest! {
     /// Whatever the order of arrival, and however often each is repeated, the end is what the source's own times say.
     #[test]
@@ -123,6 +147,27 @@ proptest! {
         prop_assert_eq!(alert.state.is_active(), oracle(&said), "{:?}", heard);
     }
 
+    /// Whatever is heard while incidents are closed in between: an episode begins with a firing that is later than all before it, or after a resolve,
+    /// and never with a plain repeat.
+    #[test]
+    fn an_episode_after_a_close_has_a_later_start(
+        events in prop::collection::vec((any::<bool>(), any::<bool>(), 0_i64..20), 1..40),
+    ) {
+        let mut alert: Option<Alert> = None;
+        let mut seen = 1000;
+        for (fires, over, start) in events {
+            seen += 200;
+            let sighting = if fires { firing(start) } else { resolved(start, start) };
+            let before = alert.take();
+            let (next, change) = on_sighting("s", before.as_ref(), &sighting, at(seen), over);
+            let was = before.as_ref().filter(|before| before.state.is_active());
+            let anew = fires && was.is_none_or(|was| over && at(start) > was.starts_at);
+            prop_assert_eq!(change == AlertChange::Fired, anew);
+            prop_assert_eq!(next.episode, before.map_or(0, |before| before.episode) + u32::from(anew));
+            alert = Some(next);
+        }
+    }
+
     /// Time heard of never goes back, and every change between firing and resolved is told exactly once.
     #[test]
     fn edges_alternate(events in prop::collection::vec((any::<bool>(), 0_i64..500, 0_i64..500), 1..40)) {
@@ -132,7 +177,7 @@ proptest! {
             seen += 1;
             let sighting = if fires { firing(start) } else { resolved(start, start + length) };
             let was = alert.as_ref().is_some_and(|alert| alert.state.is_active());
-            let (next, change) = on_sighting("s", alert.as_ref(), &sighting, at(seen));
+            let (next, change) = on_sighting("s", alert.as_ref(), &sighting, at(seen), false);
             let is = next.state.is_active();
             prop_assert_eq!(change == AlertChange::Fired, !was && is);
             prop_assert_eq!(change == AlertChange::Resolved, was && !is);

@@ -1,5 +1,6 @@
 //! Alerts in, incidents and cards out.
 
+use domain::act::Verb;
 use domain::event::Status::{Firing, Resolved};
 use domain::incident::IncidentState;
 
@@ -88,6 +89,104 @@ async fn the_same_firing_after_a_resolve_is_looked_at_again_after_two_minutes() 
     assert_eq!(world.incidents().await[0].alerts_active, 0, "too soon to tell from a late copy");
     world.pass(120).await;
     assert_eq!(world.incidents().await[0].alerts_active, 1, "no resolve followed: it fires");
+}
+
+/// Annotations hold values that change: the refire is another event by its content, and the same episode by its start.
+#[tokio::test]
+async fn the_same_firing_with_another_text_after_a_resolve_is_looked_at_again_too() {
+    let world = World::new("observe").await;
+    let at = |value: &str, mut sighting: domain::event::Sighting| {
+        sighting.annotations.insert("summary".to_owned(), format!("the disk is {value} full"));
+        sighting
+    };
+    let firing = world.sighting("api", Firing);
+    world.hear(at("91%", firing.clone())).await;
+    world.pass(30).await;
+    world.alert("api", Resolved).await;
+    world.pass(5).await;
+    world.hear(at("93%", firing)).await;
+    assert_eq!(world.incidents().await[0].alerts_active, 0, "too soon to tell from a late copy");
+    world.pass(120).await;
+    assert_eq!(world.incidents().await[0].alerts_active, 1, "no resolve followed: it fires");
+}
+
+/// A firing that its resolve overtook on the way was never heard before it.
+#[tokio::test]
+async fn a_firing_that_its_resolve_overtook_stays_over() {
+    let world = World::new("observe").await;
+    let firing = world.sighting("api", Firing);
+    world.pass(30).await;
+    let mut resolved = world.sighting("api", Resolved);
+    resolved.starts_at = firing.starts_at;
+    world.hear(resolved).await;
+    world.pass(5).await;
+    world.hear(firing).await;
+    world.pass(600).await;
+    assert!(world.incidents().await.is_empty());
+}
+
+/// Its source tells no resolves, so the alert is stale by then; or it was refreshed all the time.
+#[tokio::test]
+async fn what_fires_anew_after_a_close_opens_another_incident() {
+    let world = World::new("observe").await;
+    let first = world.sighting("api", Firing);
+    world.hear(first.clone()).await;
+    let incident = world.incidents().await[0].id;
+    assert!(world.act("ann", Verb::Close { incident }).await.done);
+    world.pass(600).await;
+    world.hear(first.clone()).await;
+    assert_eq!(world.incidents().await.len(), 1, "a plain repeat: whoever closed it knew that it fires");
+    world.pass(24 * 3600).await;
+    world.alert("api", Firing).await;
+    let incidents = world.incidents().await;
+    assert_eq!((incidents.len(), incidents[1].state, incidents[1].alerts_active), (2, IncidentState::Open, 1));
+    assert_eq!((incidents[0].state, incidents[0].alerts_active), (IncidentState::Closed, 0), "it left the closed one");
+    let id = incidents[1].id;
+    assert!(world.act("ann", Verb::Acknowledge { incident: id }).await.done);
+    world.pass(3600).await;
+    world.alert("api", Firing).await;
+    assert_eq!(world.incidents().await.len(), 2, "while its incident is open, a later start is a refresh");
+    world.alert("api", Resolved).await;
+    world.pass(120).await;
+    assert_eq!(world.incidents().await[1].state, IncidentState::Resolved);
+}
+
+/// Alerts about ourselves only ever fire.
+#[tokio::test]
+async fn a_second_dead_letter_after_a_close_is_a_second_incident() {
+    let mut world = World::new("approve").await;
+    world.cx.actions = std::sync::Arc::new(Broken);
+    world.worker = crate::Worker::new(world.cx.clone());
+    let fail = async |fingerprint: &str| {
+        let mut sighting = world.sighting("api", Firing);
+        sighting.fingerprint = fingerprint.to_owned();
+        world.store_only(sighting).await;
+        for _ in 0..10 {
+            world.pass(70).await;
+        }
+    };
+    fail("one").await;
+    let incidents = world.incidents().await;
+    assert_eq!((incidents.len(), incidents[0].source.as_str()), (1, "watchkeeper"));
+    fail("two").await;
+    assert_eq!(world.incidents().await.len(), 1, "it is open: nothing more to tell");
+    assert!(world.act("ann", Verb::Close { incident: incidents[0].id }).await.done);
+    fail("three").await;
+    let incidents = world.incidents().await;
+    assert_eq!((incidents.len(), incidents[1].state), (2, IncidentState::Open));
+}
+
+/// An action library that is broken: whoever looks something up in it panics.
+struct Broken;
+
+impl domain::action::ActionCatalogue for Broken {
+    fn get(&self, name: &str) -> Option<&dyn domain::action::Action> {
+        panic!("looking up {name}")
+    }
+
+    fn all(&self) -> Vec<&dyn domain::action::Action> {
+        Vec::new()
+    }
 }
 
 #[tokio::test]

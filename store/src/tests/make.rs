@@ -63,7 +63,7 @@ pub(crate) fn told(event: &Event) -> String {
 
 pub(crate) fn alert(source: &str, fingerprint: &str, state: AlertState, incident: Option<IncidentId>, at: Timestamp) -> Alert {
     let s = sighting(fingerprint, Status::Firing, at);
-    let (mut alert, _) = domain::alert::on_sighting(source, None, &s, at);
+    let (mut alert, _) = domain::alert::on_sighting(source, None, &s, at, false);
     alert.state = state;
     alert.incident = incident;
     alert
