@@ -24,6 +24,13 @@ pub struct HeartbeatRow {
 
 type Row = (String, String, i64, i64, i64);
 
+impl HeartbeatRow {
+    /// Whether it is late and was not told of.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        !self.alarmed && self.within.after(self.last_seen) < now
+    }
+}
+
 impl Tx {
     /// One heartbeat.
     ///
@@ -59,18 +66,13 @@ impl Tx {
         Ok(())
     }
 
-    /// Those that are late and were not told of, the longest silent first.
+    /// Forgets a heartbeat that nobody waits for any more.
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn overdue_heartbeats(&mut self, now: Timestamp) -> Result<Vec<HeartbeatRow>, Error> {
-        let found: Vec<Row> = rows!(
-            self,
-            "select source, name, within_us, last_seen, alarmed from heartbeats where alarmed = 0 and last_seen < $1 - within_us \
-             order by last_seen",
-            micros(now)
-        );
-        found.into_iter().map(heartbeat).collect()
+    pub async fn forget_heartbeat(&mut self, source: &str, name: &str) -> Result<(), Error> {
+        exec!(self, "delete from heartbeats where source = $1 and name = $2", clean(source), clean(name));
+        Ok(())
     }
 
     /// All of them.

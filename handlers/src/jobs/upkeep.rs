@@ -1,11 +1,14 @@
 //! What must be looked at again and again: silent heartbeats, stale alerts, and the sign of life that we send out ourselves.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use domain::alert::AlertState;
 use domain::job::{Job as Row, NewJob, Urgency};
 use domain::timeline::EntryKind;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use store::HeartbeatRow;
 
 use super::{Done, Job, JobError};
 use crate::Cx;
@@ -50,7 +53,7 @@ impl Job for Upkeep {
     }
 
     async fn run(&self, cx: &Cx, _row: &Row) -> Result<Done, JobError> {
-        silent_heartbeats(cx).await?;
+        heartbeats(cx).await?;
         stale_alerts(cx).await?;
         beat(cx).await?;
         Ok(Done::Again(cx.clock.now() + EVERY))
@@ -62,18 +65,43 @@ pub(crate) fn first(now: Timestamp) -> NewJob {
     NewJob { kind: "upkeep", key: "upkeep".to_owned(), due_at: now, urgency: Urgency::Upkeep, payload: json!({}) }
 }
 
-async fn silent_heartbeats(cx: &Cx) -> Result<(), store::Error> {
-    let now = cx.clock.now();
-    let overdue = cx.store.read().await?.overdue_heartbeats(now).await?;
-    for row in overdue {
+/// The configuration says which signs of life are waited for: one that never came is late like one that stopped, and nobody waits for one that it
+/// names no more.
+async fn heartbeats(cx: &Cx) -> Result<(), store::Error> {
+    let rules = cx.rules.load_full();
+    let named = |row: &HeartbeatRow| rules.sources.get(&row.source).and_then(|source| source.heartbeats.get(&row.name)).copied();
+    let rows = cx.store.read().await?.heartbeats().await?;
+    let known: BTreeSet<(&str, &str)> = rows.iter().map(|row| (row.source.as_str(), row.name.as_str())).collect();
+    let wanted = rules.sources.values().flat_map(|source| source.heartbeats.keys().map(|name| (source.name.as_str(), name.as_str())));
+    let new = wanted.filter(|key| !known.contains(key));
+    let odd = rows.iter().filter(|row| named(row) != Some(row.within) || row.is_overdue(cx.clock.now()));
+    let keys: Vec<_> = new.chain(odd.map(|row| (row.source.as_str(), row.name.as_str()))).collect();
+    for (source, name) in keys {
         let mut batch = Batch::begin(cx).await?;
         // One may have come since: look again where it counts.
-        let fresh = batch.tx.heartbeat(&row.source, &row.name).await?;
-        if let Some(row) = fresh.filter(|row| !row.alarmed && row.within.after(row.last_seen) <= now) {
-            tracing::warn!(source = %row.source, heartbeat = %row.name, "a heartbeat stopped");
-            on_heartbeat::silent(&mut batch, row).await?;
-            batch.commit().await?;
+        let row = batch.tx.heartbeat(source, name).await?;
+        let within = rules.sources.get(source).and_then(|source| source.heartbeats.get(name)).copied();
+        match (row, within) {
+            (Some(row), None) => {
+                tracing::info!(source, heartbeat = name, "a heartbeat is not waited for any more: the configuration does not name it");
+                on_heartbeat::forget(&mut batch, row).await?;
+            }
+            (None, Some(within)) => {
+                let (source, name, last_seen) = (source.to_owned(), name.to_owned(), batch.now);
+                batch.tx.put_heartbeat(&HeartbeatRow { source, name, within, last_seen, alarmed: false }).await?;
+            }
+            (Some(row), Some(within)) => {
+                let row = HeartbeatRow { within, ..row };
+                if row.is_overdue(batch.now) {
+                    tracing::warn!(source, heartbeat = name, "a heartbeat stopped");
+                    on_heartbeat::silent(&mut batch, row).await?;
+                } else {
+                    batch.tx.put_heartbeat(&row).await?;
+                }
+            }
+            (None, None) => {}
         }
+        batch.commit().await?;
     }
     Ok(())
 }

@@ -66,13 +66,16 @@ on_both! {
         tx.put_heartbeat(&row).await.unwrap();
         assert_eq!(tx.heartbeat("am", &row.name).await.unwrap(), Some(row.clone()));
         assert_eq!(tx.heartbeat("am", "other").await.unwrap(), None);
-        assert!(tx.overdue_heartbeats(world.now() + MINUTE).await.unwrap().is_empty());
         let late = world.now() + MINUTE + SignedDuration::from_micros(1);
-        assert_eq!(tx.overdue_heartbeats(late).await.unwrap(), std::slice::from_ref(&row));
+        assert!(row.is_overdue(late) && !row.is_overdue(world.now() + MINUTE));
         let alarmed = HeartbeatRow { alarmed: true, ..row };
         tx.put_heartbeat(&alarmed).await.unwrap();
-        assert!(tx.overdue_heartbeats(late).await.unwrap().is_empty());
-        assert_eq!(tx.heartbeats().await.unwrap(), [alarmed]);
+        assert!(!alarmed.is_overdue(late));
+        assert_eq!(tx.heartbeats().await.unwrap(), std::slice::from_ref(&alarmed));
+        tx.forget_heartbeat("other", &alarmed.name).await.unwrap();
+        assert_eq!(tx.heartbeats().await.unwrap().len(), 1);
+        tx.forget_heartbeat("am", &alarmed.name).await.unwrap();
+        assert!(tx.heartbeats().await.unwrap().is_empty());
     }
 
     async fn a_flag_and_a_rule_set_are_kept(world) {
