@@ -244,6 +244,13 @@ impl Incident {
         self.state == IncidentState::Resolved && self.resolved.as_ref().is_some_and(|(at, _)| now.duration_since(*at) < waits.reopen_within)
     }
 
+    /// Whether it is time to ask again: a person called it resolved, and its alerts still fire.
+    pub fn asks_again(&self, now: Timestamp) -> bool {
+        self.state == IncidentState::Resolved
+            && self.alerts_active > 0
+            && self.resolved.as_ref().is_some_and(|(at, _)| now >= *at + ASK_AGAIN)
+    }
+
     fn fired(&mut self, now: Timestamp, waits: &Waits) -> Result<Vec<Follow>, Unchanged> {
         if self.state.is_open() {
             self.quiet_since = None;

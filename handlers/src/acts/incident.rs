@@ -52,8 +52,14 @@ impl Change {
 /// Changes an incident's state.
 pub(super) async fn change(batch: &mut Batch<'_>, granted: &Granted, id: IncidentId, change: Change) -> Result<ActOutcome, store::Error> {
     let who = granted.principal().name.clone();
-    if batch.incident(id).await?.is_none() {
-        return Ok(unknown("incident"));
+    let Some(incident) = batch.incident(id).await? else { return Ok(unknown("incident")) };
+    if change == Change::Reopen
+        && let Some(other) = batch.latest_incident(&incident.source, &incident.group_key).await?
+        && other.id != id
+        && other.state.is_open()
+    {
+        let text = format!("#{} is open for the same alerts: go on there. Only one can be open.", other.number);
+        return Ok(ActOutcome::refused("already", text));
     }
     let (verb, code, text, kind) = change.words();
     match batch.happen(id, &change.happening(&who)).await? {

@@ -189,6 +189,63 @@ impl domain::action::ActionCatalogue for Broken {
     }
 }
 
+/// Two alerts of one group: a person resolves the incident of the first while it fires, and the second opens another before it is time to ask again.
+#[tokio::test]
+async fn what_still_fires_an_hour_after_a_persons_resolve_joins_the_incident_that_is_open() {
+    let world = World::new("observe").await;
+    world.alert("api", Firing).await;
+    let first = world.incidents().await[0].id;
+    assert!(world.act("ann", Verb::Resolve { incident: first }).await.done);
+    world.pass(35 * 60).await;
+    let mut other = world.sighting("api", Firing);
+    other.fingerprint = "f-other".to_owned();
+    world.hear(other.clone()).await;
+    assert_eq!(world.incidents().await[1].state, IncidentState::Open);
+    let again = world.act("ann", Verb::Reopen { incident: first }).await;
+    assert!(!again.done && again.text.contains("#2"), "{}", again.text);
+    world.pass(25 * 60).await;
+    let incidents = world.incidents().await;
+    assert_eq!((incidents[0].state, incidents[0].alerts_active), (IncidentState::Resolved, 0));
+    assert_eq!((incidents[1].state, incidents[1].alerts_active, incidents[1].alerts_total), (IncidentState::Open, 2, 2));
+    let told = async |id| {
+        let entries = world.cx.store.read().await.unwrap().timeline(id, 500).await.unwrap();
+        entries.into_iter().map(|(_, entry)| entry.text).collect::<Vec<_>>().join("\n")
+    };
+    assert!(told(first).await.contains("told with #2"), "{}", told(first).await);
+    assert!(told(incidents[1].id).await.contains("from #1"), "{}", told(incidents[1].id).await);
+    other.status = Resolved;
+    other.ends_at = Some(world.now());
+    world.hear(other).await;
+    world.pass(130).await;
+    assert_eq!(world.incidents().await[1].state, IncidentState::Open, "the first alert still fires");
+    world.alert("api", Resolved).await;
+    world.pass(130).await;
+    assert_eq!(world.incidents().await[1].state, IncidentState::Resolved);
+    world.pass(24 * 3600).await;
+    assert!(world.incidents().await.iter().all(|incident| incident.state == IncidentState::Closed));
+    assert_eq!(world.cx.store.read().await.unwrap().depths().await.unwrap().jobs_dead, 0);
+}
+
+/// More alerts than one transaction moves.
+#[tokio::test]
+async fn very_many_alerts_join_the_open_incident_too() {
+    let world = World::new("observe").await;
+    for index in 0..1100 {
+        let mut sighting = world.sighting("api", Firing);
+        sighting.fingerprint = format!("f{index}");
+        world.store_only(sighting).await;
+    }
+    world.worker.settle().await.unwrap();
+    let incident = world.incidents().await[0].id;
+    assert!(world.act("ann", Verb::Resolve { incident }).await.done);
+    world.pass(35 * 60).await;
+    world.alert("api", Firing).await;
+    world.pass(25 * 60).await;
+    let incidents = world.incidents().await;
+    assert_eq!((incidents.len(), incidents[0].state, incidents[0].alerts_active), (2, IncidentState::Resolved, 0));
+    assert_eq!((incidents[1].alerts_active, incidents[1].alerts_total), (1101, 1101));
+}
+
 #[tokio::test]
 async fn what_no_route_takes_opens_an_incident_all_the_same() {
     let world = World::new("observe").await;
