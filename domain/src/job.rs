@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::id::JobId;
 
 /// A job as a decision makes it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewJob {
     /// Which kind: the name of a file in `handlers/src/jobs/`.
     pub kind: &'static str,

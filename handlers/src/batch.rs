@@ -22,6 +22,8 @@ use crate::Cx;
 
 mod writing;
 
+pub(crate) use writing::thread_job;
+
 /// The state of a transaction in the making.
 pub(crate) struct Batch<'a> {
     pub(crate) cx: &'a Cx,

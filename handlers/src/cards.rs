@@ -1,4 +1,4 @@
-//! Loads what a card shows and composes it.
+//! Loads what a card shows and composes it for the place where it stands or goes.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use domain::card::{ButtonKind, Card};
 use domain::composing::{self, CARD_ALERTS, Parts};
 use domain::id::{IncidentId, JobId};
-use domain::rules::Channel;
+use domain::rules::RuleSet;
 use store::{CardParts, CardPost};
 use uuid::Uuid;
 
@@ -28,26 +28,42 @@ impl Known {
     }
 }
 
-/// The card of an incident for a channel, as things stand, and where it is there if it was posted; `None` if there is no such incident.
+/// A channel of a platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    pub(crate) platform: String,
+    pub(crate) channel_id: String,
+}
+
+impl Spot {
+    /// Where a channel's cards go, as it is configured now.
+    pub(crate) fn configured(rules: &RuleSet, name: &str) -> Option<Self> {
+        let channel = rules.channels.get(name)?;
+        Some(Self { platform: channel.platform.clone(), channel_id: channel.id.clone() })
+    }
+
+    /// Where a card was posted or tried to be. The configuration may name another place by now: people press its buttons here.
+    pub(crate) fn of(post: &CardPost) -> Self {
+        Self { platform: post.platform.clone(), channel_id: post.channel_id.clone() }
+    }
+}
+
+/// What the card of an incident shows as things stand, and where it is in a channel if it was posted; `None` if there is no such incident.
 ///
 /// # Errors
 /// If the store cannot be asked.
-pub(crate) async fn card_for(
-    cx: &Cx,
-    job: JobId,
-    id: IncidentId,
-    name: &str,
-    channel: &Channel,
-) -> Result<Option<(Card, Option<CardPost>)>, store::Error> {
-    let found = match cx.wake.known.take(job) {
-        Some(known) => Some(known),
-        None if !cx.claim.stored().await => None,
-        None => cx.store.glance().await?.card_parts(id, name, i64::try_from(CARD_ALERTS).unwrap_or(5)).await?,
-    };
-    let Some(CardParts { incident, alerts, runs, approval, post }) = found else { return Ok(None) };
-    let rules = cx.rules.load();
-    let parts =
-        Parts { rules: &rules, incident: &incident, alerts: &alerts, runs: &runs, approval: approval.as_ref(), now: cx.clock.now() };
-    let sign = |kind: ButtonKind, object: Uuid| cx.buttons.sign(kind, object, &channel.platform, &channel.id);
-    Ok(Some((composing::card(parts, &sign), post)))
+pub(crate) async fn parts_for(cx: &Cx, job: JobId, id: IncidentId, name: &str) -> Result<Option<CardParts>, store::Error> {
+    match cx.wake.known.take(job) {
+        Some(known) => Ok(Some(known)),
+        None if !cx.claim.stored().await => Ok(None),
+        None => cx.store.glance().await?.card_parts(id, name, i64::try_from(CARD_ALERTS).unwrap_or(5)).await,
+    }
+}
+
+/// The card, with buttons that count at `spot`.
+pub(crate) fn card_at(cx: &Cx, rules: &RuleSet, parts: &CardParts, spot: &Spot) -> Card {
+    let CardParts { incident, alerts, runs, approval, .. } = parts;
+    let parts = Parts { rules, incident, alerts, runs, approval: approval.as_ref(), now: cx.clock.now() };
+    let sign = |kind: ButtonKind, object: Uuid| cx.buttons.sign(kind, object, &spot.platform, &spot.channel_id);
+    composing::card(parts, &sign)
 }

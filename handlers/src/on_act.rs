@@ -37,7 +37,7 @@ pub(crate) async fn handle(batch: &mut Batch<'_>, seq: i64, act: &Act) -> Result
             key: seq.to_string(),
             due_at: batch.now,
             urgency: Urgency::Person,
-            payload: json!({ "to": reply, "outcome": outcome }),
+            payload: json!({ "to": reply, "outcome": outcome, "at": batch.now }),
         });
     }
     Ok(outcome)

@@ -15,6 +15,10 @@ const EDITS_AT_ONCE: u32 = 3;
 const FIRST_GAP: SignedDuration = SignedDuration::from_secs(1);
 /// Doublings of the wait: never more than eight seconds.
 const MOST_DOUBLINGS: u32 = 3;
+/// So many calls in a row that did not come through are more than one card's bad luck.
+const FAILURES_IN_A_ROW: u32 = 5;
+/// The longest that a platform is left alone because it cannot be reached.
+const MOST_AWAY: SignedDuration = SignedDuration::from_secs(30);
 /// Cards remembered: those that were not touched of late are forgotten.
 const MOST_CARDS: usize = 10_000;
 
@@ -51,8 +55,10 @@ impl Edits {
 struct Bucket {
     tokens: f64,
     at: Timestamp,
-    /// The platform said to wait until then.
+    /// The platform said to wait until then, or could not be reached.
     closed_until: Option<Timestamp>,
+    /// How many calls in a row did not come through.
+    failed: u32,
 }
 
 impl Pace {
@@ -64,7 +70,7 @@ impl Pace {
 
     fn take_of(&self, platform: &str, Budget { burst, per_second }: Budget, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
         let mut buckets = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: burst, at: now, closed_until: None });
+        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: burst, at: now, closed_until: None, failed: 0 });
         if let Some(until) = bucket.closed_until.filter(|until| *until > now) {
             return Err(until);
         }
@@ -80,8 +86,13 @@ impl Pace {
         Err(now + wait)
     }
 
-    /// Takes a turn for drawing a card, or says when to ask again: ten thousand alerts change it for seconds, and are a handful of edits.
-    pub(crate) fn draw(&self, card: &str, now: Timestamp) -> Result<(), Timestamp> {
+    /// Takes a turn for drawing a card with a call of `chat`, or says when to ask again: ten thousand alerts change it for seconds, and are a handful
+    /// of edits. A turn that the platform has not left is none of the card's either.
+    pub(crate) fn draw(&self, card: &str, chat: &dyn Chat, urgent: bool, now: Timestamp) -> Result<(), Timestamp> {
+        self.draw_if(card, now, || self.take(chat, urgent, now))
+    }
+
+    fn draw_if(&self, card: &str, now: Timestamp, take: impl FnOnce() -> Result<(), Timestamp>) -> Result<(), Timestamp> {
         let mut cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
         let before = cards.get(card).copied().filter(|edits| !edits.rested(now));
         if let Some(edits) = before
@@ -89,6 +100,7 @@ impl Pace {
         {
             return Err(edits.last + edits.gap());
         }
+        take()?;
         if before.is_none() && cards.len() >= MOST_CARDS {
             cards.retain(|_, edits| !edits.rested(now));
         }
@@ -99,9 +111,26 @@ impl Pace {
     /// The platform says to wait: nobody calls it until then.
     pub(crate) fn close(&self, platform: &str, until: Timestamp) {
         let mut buckets = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: 1.0, at: until, closed_until: None });
+        let bucket = buckets.entry(platform.to_owned()).or_insert(Bucket { tokens: 1.0, at: until, closed_until: None, failed: 0 });
         bucket.closed_until = bucket.closed_until.max(Some(until));
         bucket.tokens = bucket.tokens.min(1.0);
+    }
+
+    /// A call came through, or did not. A platform that cannot be reached time after time is left alone for a while, so that what waits for it does not
+    /// knock all the time.
+    pub(crate) fn heard(&self, platform: &str, reached: bool, now: Timestamp) {
+        let mut buckets = self.platforms.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bucket) = buckets.get_mut(platform) else { return };
+        if reached {
+            bucket.failed = 0;
+            return;
+        }
+        bucket.failed += 1;
+        if let Some(doublings) = bucket.failed.checked_sub(FAILURES_IN_A_ROW) {
+            let pause = (SignedDuration::from_secs(1) * (1 << doublings.min(10))).min(MOST_AWAY);
+            bucket.closed_until = bucket.closed_until.max(Some(now + pause));
+            bucket.tokens = bucket.tokens.min(1.0);
+        }
     }
 }
 
@@ -125,16 +154,59 @@ mod tests {
         assert!(pace.take_of("discord", Budget::default(), false, at(0)).is_ok(), "platforms do not wait for each other");
     }
 
+    fn draw(pace: &Pace, card: &str, millis: i64) -> Result<(), Timestamp> {
+        pace.draw_if(card, at(millis), || Ok(()))
+    }
+
     #[test]
     fn a_card_that_goes_on_changing_is_drawn_less_and_less_often() {
         let pace = Pace::default();
-        let drawn: Vec<i64> = (0..20_000).step_by(10).filter(|millis| pace.draw("one", at(*millis)).is_ok()).collect();
+        let drawn: Vec<i64> = (0..20_000).step_by(10).filter(|millis| draw(&pace, "one", *millis).is_ok()).collect();
         assert_eq!(drawn, [0, 10, 20, 1_020, 3_020, 7_020, 15_020]);
-        assert!(pace.draw("two", at(15_020)).is_ok(), "cards do not wait for each other");
-        assert_eq!(pace.draw("one", at(20_000)), Err(at(23_020)));
+        assert!(draw(&pace, "two", 15_020).is_ok(), "cards do not wait for each other");
+        assert_eq!(draw(&pace, "one", 20_000), Err(at(23_020)));
         for millis in [31_020, 31_030, 31_040] {
-            assert!(pace.draw("one", at(millis)).is_ok(), "it was left alone");
+            assert!(draw(&pace, "one", millis).is_ok(), "it was left alone");
         }
+    }
+
+    #[test]
+    fn a_turn_that_the_platform_has_not_left_is_no_edit() {
+        let pace = Pace::default();
+        for millis in 0..20 {
+            assert_eq!(pace.draw_if("one", at(millis * 1500), || Err(at(millis * 1500 + 1250))), Err(at(millis * 1500 + 1250)));
+        }
+        for millis in [30_000, 30_010, 30_020, 31_020] {
+            assert!(draw(&pace, "one", millis).is_ok(), "it was not drawn yet: {millis}");
+        }
+    }
+
+    #[test]
+    fn a_platform_out_of_reach_is_left_alone_for_a_while_and_never_for_long() {
+        let pace = Pace::default();
+        let mut now = 0;
+        let mut tries = 0;
+        while now < 3_600_000 {
+            match pace.take_of("slack", Budget::default(), true, at(now)) {
+                Ok(()) => {
+                    tries += 1;
+                    pace.heard("slack", false, at(now));
+                }
+                Err(until) => {
+                    assert!(until <= at(now + 30_000), "{until}");
+                    now = until.as_millisecond() - at(0).as_millisecond();
+                }
+            }
+        }
+        assert!((100..300).contains(&tries), "{tries}");
+        let until = pace.take_of("slack", Budget::default(), true, at(now)).err().unwrap_or(at(now));
+        assert!(pace.take_of("slack", Budget::default(), true, until).is_ok());
+        pace.heard("slack", true, until);
+        for _ in 0..4 {
+            pace.heard("slack", false, until);
+        }
+        let again = until + SignedDuration::from_secs(2);
+        assert!(pace.take_of("slack", Budget::default(), true, again).is_ok(), "one word from it, and a few failures are bad luck again");
     }
 
     #[test]

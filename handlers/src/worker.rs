@@ -26,8 +26,10 @@ const MOST_AT_ONCE: usize = 128;
 const RENEW: Duration = Duration::from_secs(5);
 /// The longest sleep: the net below the wake-ups.
 const IDLE: Duration = Duration::from_millis(500);
-/// A job that failed this often is given up.
+/// A job that failed this often is given up, unless its kind keeps trying.
 const MOST_ATTEMPTS: i64 = 20;
+/// The longest pause before a job of any other kind is tried again.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(120);
 
 /// Decides events and carries out jobs until told to stop.
 pub struct Worker {
@@ -272,14 +274,20 @@ impl Worker {
                 self.bury(row, &error).await;
                 Ok(())
             }
-            Err(JobError::Retry(error) | JobError::RetryAt(_, error)) if row.attempts >= MOST_ATTEMPTS => {
+            Err(JobError::Retry(error)) if row.attempts >= MOST_ATTEMPTS && job.keeps_trying().is_none() => {
                 self.bury(row, &error).await;
                 Ok(())
             }
             Err(JobError::Retry(error)) => {
                 tracing::warn!(job = job.kind(), key = %row.key, attempt = row.attempts + 1, error, "a job failed: again later");
-                let seconds = 1_i64 << row.attempts.clamp(0, 8);
-                self.cx.store.retry_job(row, now + SignedDuration::from_secs(seconds.min(120)), &error).await
+                let pause = SignedDuration::from_secs(1_i64 << row.attempts.clamp(0, 8));
+                let pause = pause.min(job.keeps_trying().unwrap_or(LONGEST_PAUSE));
+                self.cx.store.retry_job(row, now + pause, &error).await
+            }
+            Err(JobError::Hold(at, error)) => {
+                tracing::warn!(job = job.kind(), key = %row.key, %at, error, "a job cannot be done as things stand: it is looked at again");
+                metrics::counter!("watchkeeper_jobs_held_total", "kind" => job.kind()).increment(1);
+                self.cx.store.hold_job(row, at, &error).await
             }
             Err(JobError::RetryAt(at, error)) => {
                 tracing::info!(job = job.kind(), key = %row.key, %at, error, "a job waits");

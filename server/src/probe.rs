@@ -40,11 +40,21 @@ impl Probe {
         Check { name: "store".to_owned(), critical: true, ok, detail }
     }
 
-    async fn queue(&self) -> Check {
+    /// What waits in the store, and whether cards reach their channels.
+    async fn depths(&self) -> [Check; 2] {
         let depths = match self.store.read().await {
             Ok(mut tx) => tx.depths().await,
             Err(error) => Err(error),
         };
+        let cards = match &depths {
+            Ok(depths) => {
+                metrics::gauge!("watchkeeper_cards_late").set(depths.cards_late as f64);
+                let late = format!("{} cards did not reach their channel: the log says why, and each is tried again", depths.cards_late);
+                (depths.cards_late == 0, if depths.cards_late == 0 { "all cards reach their channels".to_owned() } else { late })
+            }
+            Err(error) => (false, error.to_string()),
+        };
+        let cards = Check { name: "cards".to_owned(), critical: false, ok: cards.0, detail: cards.1 };
         let (ok, detail) = match depths {
             Ok(depths) => {
                 metrics::gauge!("watchkeeper_queue_depth").set(depths.queue as f64);
@@ -58,7 +68,7 @@ impl Probe {
             }
             Err(error) => (false, error.to_string()),
         };
-        Check { name: "queue".to_owned(), critical: false, ok, detail }
+        [Check { name: "queue".to_owned(), critical: false, ok, detail }, cards]
     }
 
     async fn chat(&self, chat: &Arc<dyn Chat>) -> Check {
@@ -87,7 +97,8 @@ impl Probe {
 #[async_trait]
 impl HealthProbe for Probe {
     async fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![self.store().await, self.queue().await];
+        let mut checks = vec![self.store().await];
+        checks.extend(self.depths().await);
         for chat in &self.chats {
             checks.push(self.chat(chat).await);
         }

@@ -19,6 +19,8 @@ pub struct Depths {
     pub oldest_job_age: Option<SignedDuration>,
     /// Jobs that failed for good.
     pub jobs_dead: i64,
+    /// Cards that did not reach their channel for more than a minute: the platform cannot be reached, or refuses them.
+    pub cards_late: i64,
     /// Events that failed too often.
     pub dead_letters: i64,
     /// Runs that have not ended.
@@ -40,10 +42,11 @@ impl Tx {
             self,
             "select cast(coalesce(sum(events), 0) as bigint), (select received_at from unopened order by id limit 1) from unopened"
         );
-        let jobs: Option<(i64, Option<i64>, i64)> = row!(
+        let jobs: Option<(i64, Option<i64>, i64, i64)> = row!(
             self,
             "select count(case when state <> 'dead' then 1 end), min(case when state = 'waiting' and due_at <= $1 then due_at end), \
-             count(case when state = 'dead' then 1 end) from jobs",
+             count(case when state = 'dead' then 1 end), \
+             count(case when state <> 'dead' and kind = 'chat.card' and error is not null and created_at < $1 - 60000000 then 1 end) from jobs",
             now
         );
         let letters: Option<(i64,)> = row!(self, "select count(*) from dead_letters");
@@ -54,7 +57,7 @@ impl Tx {
         );
         let ((queue, in_queue), (unopened, left)) = (events.unwrap_or_default(), unopened.unwrap_or_default());
         let oldest = in_queue.into_iter().chain(left).min();
-        let (jobs_waiting, due, jobs_dead) = jobs.unwrap_or_default();
+        let (jobs_waiting, due, jobs_dead, cards_late) = jobs.unwrap_or_default();
         let (runs_active, runs_unknown) = runs.unwrap_or_default();
         Ok(Depths {
             queue: queue + unopened,
@@ -62,6 +65,7 @@ impl Tx {
             jobs_waiting,
             oldest_job_age: age(due),
             jobs_dead,
+            cards_late,
             dead_letters: letters.unwrap_or_default().0,
             runs_active,
             runs_unknown,

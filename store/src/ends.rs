@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use domain::id::{IncidentId, JobId};
-use domain::job::Job;
+use domain::job::{Job, NewJob};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::codec::clean;
@@ -22,6 +22,8 @@ const BATCH: usize = 64;
 pub enum Did {
     /// The card is there, and shows so much.
     Card(CardPost),
+    /// The card is there and was nowhere before: this job can begin, which is stored with it.
+    Posted(CardPost, Box<NewJob>),
     /// The card's thread tells the timeline up to this entry. It never goes back.
     Told {
         /// The incident.
@@ -134,10 +136,14 @@ impl Tx {
     }
 
     async fn store_did(&mut self, did: impl IntoIterator<Item = &Did>) -> Result<(), Error> {
-        let (mut cards, mut told) = (Vec::new(), Vec::new());
+        let (mut cards, mut told, mut follow) = (Vec::new(), Vec::new(), Vec::new());
         for did in did {
             match did {
                 Did::Card(card) => cards.push(card),
+                Did::Posted(card, job) => {
+                    cards.push(card);
+                    follow.push(NewJob::clone(job));
+                }
                 Did::Told { incident, channel, upto } => told.push((incident.to_string(), clean(channel), *upto)),
             }
         }
@@ -152,6 +158,6 @@ impl Tx {
             |b, one| b.push_bind(&one.0).push_bind(&one.1).push_bind(one.2),
             ") as v where cards.incident = v.column1 and cards.channel = v.column2 and cards.told < v.column3"
         );
-        Ok(())
+        self.enqueue(&follow).await
     }
 }

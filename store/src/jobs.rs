@@ -43,22 +43,22 @@ impl Tx {
 
     /// A claimed job is done and a newer one of its key came meanwhile.
     pub(crate) async fn give_back(&mut self, job: &Job) -> Result<(), Error> {
-        self.free(job, None, 0, "").await
+        self.free(job, None, 0, Some("")).await
     }
 
     /// Gives a claimed job back. Where a newer one came meanwhile, that one's time holds and attempts are counted afresh; that there was one is
-    /// not forgotten, because it may have done what it was for.
-    async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, attempts: i64, error: &str) -> Result<(), Error> {
+    /// not forgotten, because it may have done what it was for. Without a word about an error the last one stays.
+    async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, attempts: i64, error: Option<&str>) -> Result<(), Error> {
         let freed = exec!(
             self,
             "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, \
              due_at = case when revision = $1 or $2 < due_at then $2 else due_at end, \
-             attempts = case when revision = $1 or $3 = 0 then $3 else 1 end, error = $4 \
+             attempts = case when revision = $1 or $3 = 0 then $3 else 1 end, error = nullif(coalesce($4, error), '') \
              where id = $5 and claim = $6 and state = 'claimed'",
             job.revision,
             due_at.map_or(i64::MAX, micros),
             attempts,
-            (!error.is_empty()).then(|| clean(error)),
+            error.map(clean),
             job.id.to_string(),
             job.claim
         );
@@ -248,7 +248,7 @@ impl Store {
     /// [`Error::Conflict`] if the claim is no longer ours.
     pub async fn retry_job(&self, job: &Job, due_at: Timestamp, error: &str) -> Result<(), Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        tx.free(job, Some(due_at), job.attempts + 1, error).await?;
+        tx.free(job, Some(due_at), job.attempts + 1, Some(error)).await?;
         tx.commit().await
     }
 
@@ -258,7 +258,17 @@ impl Store {
     /// [`Error::Conflict`] if the claim is no longer ours.
     pub async fn wait_job(&self, job: &Job, due_at: Timestamp) -> Result<(), Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        tx.free(job, Some(due_at), job.attempts, "").await?;
+        tx.free(job, Some(due_at), job.attempts, None).await?;
+        tx.commit().await
+    }
+
+    /// The same, and why is kept for as long as it waits.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the claim is no longer ours.
+    pub async fn hold_job(&self, job: &Job, due_at: Timestamp, why: &str) -> Result<(), Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        tx.free(job, Some(due_at), job.attempts, Some(why)).await?;
         tx.commit().await
     }
 
@@ -278,7 +288,7 @@ impl Store {
             job.revision
         );
         if dead != 1 {
-            tx.free(job, None, 1, error).await?;
+            tx.free(job, None, 1, Some(error)).await?;
         }
         tx.commit().await
     }

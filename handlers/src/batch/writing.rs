@@ -163,7 +163,8 @@ fn card_job(incident: IncidentId, channel: &str, urgency: Urgency, due_at: Times
     NewJob { kind: CARD, key: card_key(incident, channel), due_at, urgency, payload: json!({ "incident": incident, "channel": channel }) }
 }
 
-fn thread_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {
+/// The job that tells a card's thread what is new.
+pub(crate) fn thread_job(incident: IncidentId, channel: &str, now: Timestamp) -> NewJob {
     NewJob {
         kind: "chat.thread",
         key: format!("{incident}/{channel}"),

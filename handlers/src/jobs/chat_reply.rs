@@ -1,11 +1,12 @@
-//! Answers a person in private. Worth nothing after some minutes: then it is dropped.
+//! Answers a person in private. Worth nothing after some minutes: then it is dropped, and the card says what became of it.
 
 use async_trait::async_trait;
 use domain::act::{ActOutcome, ReplyTo};
+use domain::chat::ChatError;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
 
-use super::chat_card::as_job_error;
+use super::chat_card::{as_job_error, heard};
 use super::{Done, Job, JobError, field};
 use crate::Cx;
 
@@ -26,11 +27,16 @@ impl Job for ChatReply {
 
     async fn run(&self, cx: &Cx, row: &Row) -> Result<Done, JobError> {
         let (to, outcome): (ReplyTo, ActOutcome) = (field(row, "to")?, field(row, "outcome")?);
-        if cx.clock.now().duration_since(row.due_at) > WORTH {
+        // When it is due moves with every try.
+        let at = field(row, "at").unwrap_or(row.due_at);
+        if cx.clock.now().duration_since(at) > WORTH {
             return Ok(Done::Finished);
         }
         let Some(chat) = cx.chat(&to.platform) else { return Ok(Done::Finished) };
-        chat.reply(&to, &outcome).await.map_err(|error| as_job_error(cx, error))?;
-        Ok(Done::Finished)
+        match heard(cx, chat, chat.reply(&to, &outcome).await) {
+            // The platform takes no answer there any more.
+            Ok(()) | Err(ChatError::Gone(_)) => Ok(Done::Finished),
+            Err(error) => Err(as_job_error(cx, error)),
+        }
     }
 }

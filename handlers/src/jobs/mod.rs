@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use domain::job::Job as Row;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::Cx;
 
@@ -15,6 +15,11 @@ pub(crate) trait Job: Send + Sync {
     /// How many of this kind may run at once in one process.
     fn at_once(&self) -> usize {
         4
+    }
+
+    /// The longest pause before one that failed is tried again. Those that have one are tried until they work; others are given up some day.
+    fn keeps_trying(&self) -> Option<SignedDuration> {
+        None
     }
 
     /// Carries one out.
@@ -41,6 +46,9 @@ pub(crate) enum JobError {
     /// At this time: somebody said when.
     #[error("{1}")]
     RetryAt(Timestamp, String),
+    /// Looked at again at this time, however often: it cannot be done as things stand, and people can change that.
+    #[error("{1}")]
+    Hold(Timestamp, String),
     /// Never again.
     #[error("{0}")]
     Fail(String),

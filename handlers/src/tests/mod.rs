@@ -4,6 +4,7 @@ mod acts;
 mod at_once;
 mod incidents;
 mod lifecycle;
+mod outages;
 mod remedies;
 mod silence;
 mod unknown;

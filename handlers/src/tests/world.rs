@@ -73,6 +73,24 @@ pub(super) struct Script {
     pub(super) answers_lost: u32,
     /// How often a post was looked for.
     pub(super) looks: u32,
+    /// What the platform answers to every call, if not well.
+    pub(super) answers: Option<ChatError>,
+    /// How many calls were made.
+    pub(super) calls: u32,
+    /// Where cards were edited.
+    pub(super) edited_at: Vec<Place>,
+    /// Private answers that arrived.
+    pub(super) replies: Vec<ActOutcome>,
+    /// Plain messages that arrived.
+    pub(super) messages: Vec<Message>,
+}
+
+impl Script {
+    /// A call reaches the platform, or not.
+    fn call(&mut self) -> Result<(), ChatError> {
+        self.calls += 1;
+        self.answers.clone().map_or(Ok(()), Err)
+    }
 }
 
 pub(super) struct World {
@@ -137,6 +155,16 @@ impl World {
     pub(super) async fn pass(&self, seconds: i64) {
         self.clock.advance(SignedDuration::from_secs(seconds));
         self.worker.settle().await.unwrap();
+    }
+
+    /// Time passes a second at a time; how many jobs were carried out meanwhile.
+    pub(super) async fn pass_slowly(&self, seconds: i64) -> usize {
+        let mut jobs = 0;
+        for _ in 0..seconds {
+            self.clock.advance(SignedDuration::from_secs(1));
+            jobs += self.worker.settle().await.unwrap().jobs;
+        }
+        jobs
     }
 
     /// Stores an alert and lets it be handled. The episode begins now, or ends now.
@@ -339,6 +367,7 @@ impl Chat for Room {
             (Place { channel: channel.to_owned(), message: format!("m{}", card.number) }, card.clone(), delivery.to_owned());
         self.0.lock().unwrap().drawn += 1;
         Box::pin(async move {
+            self.0.lock().unwrap().call()?;
             self.0.lock().unwrap().posts.push(delivery);
             assert!(self.1.read().await.unwrap().incident(card.incident).await.unwrap().is_some(), "nobody hears of what is not stored");
             let mut script = self.0.lock().unwrap();
@@ -351,26 +380,38 @@ impl Chat for Room {
         })
     }
 
-    async fn update_card(&self, _at: &Place, card: &Card) -> Result<(), ChatError> {
-        self.0.lock().unwrap().cards.push(card.clone());
+    async fn update_card(&self, at: &Place, card: &Card) -> Result<(), ChatError> {
+        let mut script = self.0.lock().unwrap();
+        script.call()?;
+        script.cards.push(card.clone());
+        script.edited_at.push(at.clone());
         Ok(())
     }
 
     async fn post_thread(&self, _at: &Place, message: &Message, _delivery: &str) -> Result<(), ChatError> {
-        self.0.lock().unwrap().thread.extend(message.text.lines().map(str::to_owned));
+        let mut script = self.0.lock().unwrap();
+        script.call()?;
+        script.thread.extend(message.text.lines().map(str::to_owned));
         Ok(())
     }
 
-    async fn post_message(&self, channel: &str, _message: &Message, delivery: &str) -> Result<Place, ChatError> {
+    async fn post_message(&self, channel: &str, message: &Message, delivery: &str) -> Result<Place, ChatError> {
+        let mut script = self.0.lock().unwrap();
+        script.call()?;
+        script.messages.push(message.clone());
         Ok(Place { channel: channel.to_owned(), message: delivery.to_owned() })
     }
 
-    async fn reply(&self, _to: &ReplyTo, _outcome: &ActOutcome) -> Result<(), ChatError> {
+    async fn reply(&self, _to: &ReplyTo, outcome: &ActOutcome) -> Result<(), ChatError> {
+        let mut script = self.0.lock().unwrap();
+        script.call()?;
+        script.replies.push(outcome.clone());
         Ok(())
     }
 
     async fn find_post(&self, channel: &str, delivery: &str) -> Result<Option<Place>, ChatError> {
         let mut script = self.0.lock().unwrap();
+        script.call()?;
         script.looks += 1;
         let found = script.posts.iter().any(|posted| posted == delivery);
         Ok(found.then(|| Place { channel: channel.to_owned(), message: "m1".to_owned() }))
