@@ -72,6 +72,21 @@ on_both! {
         assert_eq!(tx.depths().await.unwrap().jobs_waiting, 50 + claims.len() as i64, "what others have is theirs");
     }
 
+    async fn what_follows_a_post_is_stored_with_it(world) {
+        let store = world.open("a").await;
+        let (thread, incident) = (job("thread", "k", world.now()), IncidentId::new(world.now()));
+        let [card_job] = <[Job; 1]>::try_from(taken(world, &store, &["k".to_owned()]).await).unwrap();
+        let posted = || Did::Posted(card(incident, 1), Box::new(thread.clone()));
+        store.end_job(&card_job, Some(posted())).await.unwrap();
+        let [mine] = <[Job; 1]>::try_from(store.claim_jobs(10, LEASE).await.unwrap()).unwrap();
+        assert_eq!((mine.kind.as_str(), mine.key.as_str()), ("thread", "k"));
+        // It is posted while the thread is looked at: that has not seen it, and looks again.
+        store.did(posted()).await.unwrap();
+        store.end_job(&mine, None).await.unwrap();
+        assert_eq!(store.claim_jobs(10, LEASE).await.unwrap().len(), 1);
+        assert_eq!(store.read().await.unwrap().card(incident, "ops").await.unwrap().map(|card| card.posted_version), Some(1));
+    }
+
     async fn a_newer_job_follows_one_that_ends(world) {
         let store = world.open("a").await;
         let [mine] = <[Job; 1]>::try_from(taken(world, &store, &["k".to_owned()]).await).unwrap();
