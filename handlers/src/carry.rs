@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::act::PAUSED_FLAG;
 use domain::action::{ActionCx, ActionError, ActionOutput, Effect, RunHost};
 use domain::card::Message;
 use domain::duration::Dur;
@@ -194,7 +195,8 @@ impl Host {
             return steps::intend(&self.cx, &self.targets, &self.step, row).await;
         }
         let mut batch = Batch::begin(&self.cx).await?;
-        if batch.tx.run(row.run).await?.is_none_or(|run| run.state != RunState::Running) {
+        // A cancel that came first wins.
+        if batch.tx.run_state(row.run, PAUSED_FLAG).await?.is_none_or(|(state, _)| state != RunState::Running) {
             return Ok(Some(Stepped::On));
         }
         self.cx.claim.hold(&mut batch.tx).await?;

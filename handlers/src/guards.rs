@@ -36,15 +36,15 @@ pub(crate) async fn check(batch: &mut Batch<'_>, run: &Run) -> Result<Verdict, s
     if let Some(over) = nothing_to_remedy(batch, run).await? {
         return Ok(Verdict::Supersede(over));
     }
-    if let Some(verdict) = history(batch, run).await? {
-        return Ok(verdict);
-    }
     let targets: Vec<&str> = run.plan.targets().into_iter().collect();
     if !targets.is_empty() && !batch.tx.lock_targets(run.id, &targets).await? {
         let names = targets.join(", ");
         return Ok(Verdict::Hold(format!("another run has {names}"), batch.now + LOOK_AGAIN));
     }
-    Ok(Verdict::Go)
+    // Read under the locks: a run that had them before has ended by now, and is seen to.
+    let Some(verdict) = history(batch, run).await? else { return Ok(Verdict::Go) };
+    batch.tx.unlock_targets(run.id).await?;
+    Ok(verdict)
 }
 
 /// Why automation is paused, if it is.

@@ -8,14 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use domain::job::Job as Row;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::jobs;
 
 /// How many jobs of each kind may be under way in this process, and who carries out what is taken at once.
 pub(crate) struct Hands {
     slots: HashMap<&'static str, Arc<Semaphore>>,
+    freed: Arc<Notify>,
     worker: Mutex<Option<Box<Start>>>,
+}
+
+/// A hand, for one job.
+#[derive(Debug)]
+pub(crate) struct Hand {
+    slot: Option<OwnedSemaphorePermit>,
+    freed: Arc<Notify>,
 }
 
 /// How a job is begun.
@@ -27,7 +35,7 @@ pub(crate) struct Taken {
     pub(crate) row: Row,
     /// Before its claim was stored.
     pub(crate) asked: Instant,
-    pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) hand: Hand,
     /// True once its claim is stored; closed if it is not.
     pub(crate) stored: watch::Receiver<bool>,
 }
@@ -35,7 +43,7 @@ pub(crate) struct Taken {
 impl Default for Hands {
     fn default() -> Self {
         let slots = jobs::ALL.iter().map(|job| (job.kind(), Arc::new(Semaphore::new(job.at_once())))).collect();
-        Self { slots, worker: Mutex::default() }
+        Self { slots, freed: Arc::default(), worker: Mutex::default() }
     }
 }
 
@@ -50,10 +58,27 @@ impl Hands {
         *self.worker.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// A hand for a job of this kind, if one is free: nobody waits for one then.
-    pub(crate) fn take(&self, kind: &str) -> Option<OwnedSemaphorePermit> {
+    /// A hand for a job of this kind, if there is a worker and one is free.
+    pub(crate) fn take(&self, kind: &str) -> Option<Hand> {
         self.worker.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?;
-        self.slots.get(kind)?.clone().try_acquire_owned().ok()
+        self.one(kind)
+    }
+
+    /// A hand for a job of this kind, if one is free.
+    pub(crate) fn one(&self, kind: &str) -> Option<Hand> {
+        let slot = self.slots.get(kind)?.clone().try_acquire_owned().ok()?;
+        Some(Hand { slot: Some(slot), freed: Arc::clone(&self.freed) })
+    }
+
+    /// How many are free, by kind.
+    pub(crate) fn free(&self) -> Vec<(&'static str, i64)> {
+        let free = |slots: &Semaphore| i64::try_from(slots.available_permits()).unwrap_or(i64::MAX);
+        self.slots.iter().map(|(kind, slots)| (*kind, free(slots))).collect()
+    }
+
+    /// Until a kind that had none has a hand again.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Begins what was taken. A worker that stopped meanwhile leaves it claimed: whoever looks for claims that nobody holds frees it.
@@ -62,10 +87,16 @@ impl Hands {
             start(taken);
         }
     }
+}
 
-    /// Waits for a hand for a job of this kind.
-    pub(crate) async fn wait(&self, kind: &str) -> Option<OwnedSemaphorePermit> {
-        self.slots.get(kind)?.clone().acquire_owned().await.ok()
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        let none_was_free = slot.semaphore().available_permits() == 0;
+        drop(slot);
+        if none_was_free {
+            self.freed.notify_one();
+        }
     }
 }
 

@@ -8,20 +8,17 @@ use domain::id::JobId;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
 use store::Change;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::TaskTracker;
 
 use crate::claim::{Claim, LEASE};
 use crate::deciding::AtOnce;
-use crate::hands::Taken;
+use crate::hands::{Hand, Taken};
 use crate::jobs::{self, Done, Job, JobError};
 use crate::{Cx, deciding, resume};
 
 /// Jobs claimed at once.
 const CLAIM: i64 = 64;
-/// Jobs under way at once in one process; the rest stay in the database, where others may take them.
-const MOST_AT_ONCE: usize = 128;
 /// How often claims are renewed.
 const RENEW: Duration = Duration::from_secs(5);
 /// The longest sleep: the net below the wake-ups.
@@ -75,7 +72,7 @@ impl Worker {
         this.cx
             .wake
             .hands
-            .open(move |Taken { row, asked, slot, stored }| at_once.spawn(Claim::new(&row, asked, Some(stored)), row, Some(slot)));
+            .open(move |Taken { row, asked, hand, stored }| at_once.spawn(Claim::new(&row, asked, Some(stored)), row, Some(hand)));
         let deciding: Weak<AtOnce> = Arc::downgrade(&this.at_once);
         this.cx.store.decide_with(deciding);
         let loops = [
@@ -154,16 +151,19 @@ impl Worker {
         }
     }
 
+    /// Claims as many as there are hands for; the rest stay in the database, where others may take them.
     async fn jobs(self: Arc<Self>) {
-        while !self.cx.wake.stopping() {
-            if self.tracker.len() >= MOST_AT_ONCE {
-                tokio::time::sleep(IDLE / 10).await;
-                continue;
-            }
+        let wake = &self.cx.wake;
+        while !wake.stopping() {
             let asked = Instant::now();
-            match self.cx.store.claim_jobs(CLAIM, LEASE).await {
-                Ok(rows) if rows.is_empty() => self.idle(self.cx.wake.jobs()).await,
-                Ok(rows) => rows.into_iter().for_each(|row| self.spawn(Claim::new(&row, asked, None), row, None)),
+            match self.cx.store.claim_some_jobs(CLAIM, LEASE, &wake.hands.free()).await {
+                Ok(rows) if rows.is_empty() => {
+                    self.idle(async {
+                        tokio::select! { () = wake.jobs() => {}, () = wake.hands.freed() => {} }
+                    })
+                    .await;
+                }
+                Ok(rows) => self.begin(rows, asked).await,
                 Err(error) => {
                     tracing::warn!(%error, "jobs wait: the store cannot be asked");
                     tokio::time::sleep(IDLE).await;
@@ -230,19 +230,32 @@ impl Worker {
         let _woken_or_late = tokio::time::timeout(IDLE, woken).await;
     }
 
-    fn spawn(self: &Arc<Self>, claim: Claim, row: Row, slot: Option<OwnedSemaphorePermit>) {
+    /// Begins what was claimed. Where a decision took the last hand meanwhile, a job is left to whoever has one.
+    async fn begin(self: &Arc<Self>, rows: Vec<Row>, asked: Instant) {
+        let mut left = Vec::new();
+        for row in rows {
+            match self.cx.wake.hands.one(&row.kind) {
+                None if jobs::find(&row.kind).is_some() => left.push(row),
+                hand => self.spawn(Claim::new(&row, asked, None), row, hand),
+            }
+        }
+        for row in left {
+            if let Err(error) = self.cx.store.wait_job(&row, row.due_at).await {
+                tracing::warn!(%error, "a job that there is no hand for could not be given back: it will be later");
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, claim: Claim, row: Row, hand: Option<Hand>) {
         let id = row.id;
         lock(&self.held).push(claim.clone());
         let this = Arc::clone(self);
         self.tracker.spawn(async move {
-            let _slot = match slot {
-                None => this.cx.wake.hands.wait(&row.kind).await,
-                slot => slot,
-            };
             let key = claim.key();
             this.carry_out(row, claim).await;
             lock(&this.held).retain(|held| held.key() != key);
             drop(this.cx.wake.known.take(id));
+            drop(hand);
         });
     }
 

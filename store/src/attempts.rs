@@ -55,17 +55,16 @@ impl Tx {
         Ok(())
     }
 
-    /// The attempts without a known result, of runs that have not ended.
+    /// The attempts without a known result, of runs that have not ended, in order.
     ///
     /// # Errors
     /// As any use of the database.
     pub async fn unfinished_attempts(&mut self) -> Result<Vec<Attempt>, Error> {
-        let sql = format!(
-            "select a.run_id, a.doc from attempts a join runs r on r.id = a.run_id \
-             where a.state in ('started', 'unknown') and r.{ACTIVE} order by a.run_id, a.step_index, a.attempt"
-        );
-        let found: Vec<(String, String)> = rows!(self, sqlx::AssertSqlSafe(sql.as_str()));
-        found.into_iter().map(|(run, doc)| from_doc("attempts", run, &doc)).collect()
+        let found: Vec<(String, String)> = rows!(self, sqlx::AssertSqlSafe(unfinished().as_str()));
+        let mut attempts: Vec<Attempt> =
+            found.into_iter().map(|(run, doc)| from_doc("attempts", run, &doc)).collect::<Result<_, Error>>()?;
+        attempts.sort_by_key(|attempt| (attempt.run, attempt.index, attempt.attempt));
+        Ok(attempts)
     }
 
     /// Stores the result of an attempt that was begun, or the truth about one that was unknown.
@@ -91,4 +90,11 @@ impl Tx {
         let found: Vec<(String,)> = rows!(self, "select doc from attempts where run_id = $1 order by step_index, attempt", run.to_string());
         found.into_iter().map(|(doc,)| from_doc("attempts", run, &doc)).collect()
     }
+}
+
+/// Begins with the few runs that have not ended, in this order: SQLite leaves a cross join as it is written.
+pub(crate) fn unfinished() -> String {
+    format!(
+        "select a.run_id, a.doc from runs r cross join attempts a where r.{ACTIVE} and a.run_id = r.id and a.state in ('started', 'unknown')"
+    )
 }

@@ -126,13 +126,10 @@ impl Tx {
         let mut jobs: Vec<&Job> = batch.iter().map(|waiting| &waiting.job).collect();
         jobs.sort_by_key(|job| job.id);
         let gone = self.delete_jobs(&jobs).await?;
-        let mut lost = HashSet::new();
-        for job in jobs {
-            if !gone.contains(&job.id.to_string()) && matches!(self.give_back(job).await, Err(Error::Conflict)) {
-                lost.insert((job.id, job.claim));
-            }
-        }
-        Ok(lost)
+        jobs.retain(|job| !gone.contains(&(job.id.to_string(), job.claim)));
+        let back = self.give_back(&jobs).await?;
+        jobs.retain(|job| !back.contains(&(job.id.to_string(), job.claim)));
+        Ok(jobs.into_iter().map(|job| (job.id, job.claim)).collect())
     }
 
     async fn store_did(&mut self, did: impl IntoIterator<Item = &Did>) -> Result<(), Error> {

@@ -200,16 +200,12 @@ impl Tx {
     /// As any use of the database.
     pub async fn replay_dead_letter(&mut self, seq: i64) -> Result<bool, Error> {
         let now = micros(self.core.clock.now());
-        let queued = exec!(
-            self,
-            "insert into queue (event_seq, lane, chain, seen_at, seen) \
-             select d.event_seq, d.lane, d.chain, $1, 1 from dead_letters d where d.event_seq = $2",
-            now,
-            seq
-        );
-        exec!(self, "delete from dead_letters where event_seq = $1", seq);
+        // Whoever takes it away is the one who queues it.
+        let letter: Option<(i64, i64)> = row!(self, "delete from dead_letters where event_seq = $1 returning lane, chain", seq);
+        let Some((lane, chain)) = letter else { return Ok(false) };
+        exec!(self, "insert into queue (event_seq, lane, chain, seen_at, seen) values ($1, $2, $3, $4, 1)", seq, lane, chain, now);
         self.changed(Change::Events);
-        Ok(queued > 0)
+        Ok(true)
     }
 
     async fn bury_event(&mut self, id: i64, seq: i64, why: &str, at: Timestamp) -> Result<(), Error> {

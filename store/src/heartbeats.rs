@@ -32,17 +32,14 @@ impl HeartbeatRow {
 }
 
 impl Tx {
-    /// One heartbeat.
+    /// One heartbeat. Nobody else changes it before this transaction ends.
     ///
     /// # Errors
     /// As any use of the database.
     pub async fn heartbeat(&mut self, source: &str, name: &str) -> Result<Option<HeartbeatRow>, Error> {
-        let found = row!(
-            self,
-            "select source, name, within_us, last_seen, alarmed from heartbeats where source = $1 and name = $2",
-            clean(source),
-            clean(name)
-        );
+        let lock = self.lock(" for update");
+        let sql = format!("select source, name, within_us, last_seen, alarmed from heartbeats where source = $1 and name = $2{lock}");
+        let found = row!(self, sqlx::AssertSqlSafe(sql.as_str()), clean(source), clean(name));
         found.map(heartbeat).transpose()
     }
 

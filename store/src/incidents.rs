@@ -156,11 +156,7 @@ impl Tx {
         let prefix = clean(filter.prefix.as_deref().unwrap_or_default());
         let number = format!("{}%", escape_like(prefix.strip_prefix('#').unwrap_or(&prefix)));
         let title = format!("{}%", escape_like(&search(&prefix)));
-        let open = if filter.open_only { "and state in ('open', 'acknowledged', 'mitigated')" } else { "" };
-        let sql = format!(
-            "select id, doc from incidents where number < $1 {open} \
-             and (cast(number as text) like $2 escape '\\' or search like $3 escape '\\') order by number desc limit $4"
-        );
+        let sql = list(filter.open_only);
         let found: Vec<(String, String)> =
             rows!(self, sqlx::AssertSqlSafe(sql.as_str()), filter.before.unwrap_or(i64::MAX), number, title, filter.limit);
         found.into_iter().map(|(id, doc)| from_doc("incidents", id, &doc)).collect()
@@ -192,6 +188,15 @@ pub(crate) fn latest(rows: Vec<(String, String, String)>) -> Result<HashMap<(Str
         }
     }
     Ok(latest)
+}
+
+/// Incidents, newest first: before a number, with a number or a title like this, at most so many.
+pub(crate) fn list(open_only: bool) -> String {
+    let open = if open_only { "and state in ('open', 'acknowledged', 'mitigated') " } else { "" };
+    format!(
+        "select id, doc from incidents where number < $1 {open}\
+         and (cast(number as text) like $2 escape '\\' or search like $3 escape '\\') order by number desc limit $4"
+    )
 }
 
 /// What a title is found by.

@@ -12,7 +12,7 @@ use crate::codec::{clean, from_doc, id, micros, time};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
-use crate::tx::{exec, expect_found, rows, rows_of};
+use crate::tx::{exec, expect_found, rows, rows_built, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
@@ -22,28 +22,41 @@ type Claimed = (String, String, String, String, i64, i64, i64, i64);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What frees a claimed job.
-const FREED: &str = "state = 'waiting', instance = null, start_id = null, lease_until = null, attempts = attempts + 1";
-/// What makes it due at once.
-const DUE_NOW: &str = "due_at = case when due_at > $now then $now else due_at end";
+const FREED: &str = "state = 'waiting', instance = null, start_id = null, lease_until = null";
 
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
 impl Tx {
-    /// Deletes those of these claimed jobs that are ours and have no newer one; gives their ids.
-    pub(crate) async fn delete_jobs(&mut self, jobs: &[&Job]) -> Result<HashSet<String>, Error> {
-        let deleted: Vec<(String,)> = rows_of!(
+    /// Deletes those of these claimed jobs that are ours and have no newer one; gives their ids and claims. Each is locked while it is looked at, so that one
+    /// to which a newer one is being added at the moment is judged as it is afterwards.
+    pub(crate) async fn delete_jobs(&mut self, jobs: &[&Job]) -> Result<HashSet<(String, i64)>, Error> {
+        let lock = self.lock(" for update of j");
+        let deleted: Vec<(String, i64)> = rows_of!(
             self,
             "delete from jobs where id in (select j.id from (",
             jobs,
             |b, job| b.push_bind(job.id.to_string()).push_bind(job.claim).push_bind(job.revision),
-            ") v join jobs j on j.id = v.column1 and j.claim = v.column2 and j.revision = v.column3 and j.state = 'claimed') returning id"
+            format!(
+                ") v join jobs j on j.id = v.column1 and j.claim = v.column2 and j.revision = v.column3 and j.state = 'claimed'{lock}) \
+                 returning id, claim"
+            )
         );
-        Ok(deleted.into_iter().map(|(id,)| id).collect())
+        Ok(deleted.into_iter().collect())
     }
 
-    /// A claimed job is done and a newer one of its key came meanwhile.
-    pub(crate) async fn give_back(&mut self, job: &Job) -> Result<(), Error> {
-        self.free(job, None, 0, Some("")).await
+    /// These claimed jobs are done and newer ones of their keys came meanwhile, whose times hold. Gives the ids and claims of those that were ours.
+    pub(crate) async fn give_back(&mut self, jobs: &[&Job]) -> Result<HashSet<(String, i64)>, Error> {
+        let back: Vec<(String, i64)> = rows_of!(
+            self,
+            format!("update jobs set {FREED}, attempts = 0, error = null where state = 'claimed' and (id, claim) in ("),
+            jobs,
+            |b, job| b.push_bind(job.id.to_string()).push_bind(job.claim),
+            ") returning id, claim"
+        );
+        if !back.is_empty() {
+            self.changed(Change::Jobs);
+        }
+        Ok(back.into_iter().collect())
     }
 
     /// Gives a claimed job back. Where a newer one came meanwhile, that one's time holds and attempts are counted afresh; that there was one is
@@ -51,10 +64,11 @@ impl Tx {
     async fn free(&mut self, job: &Job, due_at: Option<Timestamp>, attempts: i64, error: Option<&str>) -> Result<(), Error> {
         let freed = exec!(
             self,
-            "update jobs set state = 'waiting', instance = null, start_id = null, lease_until = null, \
-             due_at = case when revision = $1 or $2 < due_at then $2 else due_at end, \
-             attempts = case when revision = $1 or $3 = 0 then $3 else 1 end, error = nullif(coalesce($4, error), '') \
-             where id = $5 and claim = $6 and state = 'claimed'",
+            sqlx::AssertSqlSafe(format!(
+                "update jobs set {FREED}, due_at = case when revision = $1 or $2 < due_at then $2 else due_at end, \
+                 attempts = case when revision = $1 or $3 = 0 then $3 else 1 end, error = nullif(coalesce($4, error), '') \
+                 where id = $5 and claim = $6 and state = 'claimed'"
+            )),
             job.revision,
             due_at.map_or(i64::MAX, micros),
             attempts,
@@ -66,24 +80,40 @@ impl Tx {
         if freed == 1 { Ok(()) } else { Err(Error::Conflict) }
     }
 
-    async fn claim(&mut self, due: &[i64], limit: i64, lease: SignedDuration, now: i64) -> Result<Vec<Job>, Error> {
+    /// `most` says of how many of a kind more are not wanted.
+    async fn claim(&mut self, due: &[i64], limit: i64, lease: SignedDuration, now: i64, most: &[(&str, i64)]) -> Result<Vec<Job>, Error> {
         let (instance, start) = (self.core.instance.clone(), self.core.start.to_string());
-        let lock = self.lock(" for update skip locked");
+        let (lock, unwanted) = (self.lock(" for update skip locked"), unwanted(most));
         let mut jobs = Vec::new();
         for urgency in due {
             let rest = limit - i64::try_from(jobs.len()).unwrap_or(limit);
             if rest <= 0 {
                 break;
             }
-            let sql = format!(
-                "with due as materialized (select id from jobs where state = 'waiting' and urgency = $4 and due_at <= $5 \
-                 order by due_at, id limit $6{lock}) \
-                 update jobs set state = 'claimed', claim = claim + 1, claimed_revision = revision, instance = $1, start_id = $2, \
-                 lease_until = $3 where id in (select id from due) \
-                 returning id, kind, key, payload, attempts, due_at, claim, revision"
-            );
-            let found: Vec<Claimed> =
-                rows!(self, sqlx::AssertSqlSafe(sql.as_str()), &instance, &start, after(now, lease), *urgency, now, rest);
+            // Of the first few those that are wanted: they may all be of one kind, and then the next look passes over that kind.
+            let found: Vec<Claimed> = rows_built!(self, |sql| {
+                sql.push("with first as materialized (select id, kind, due_at from jobs where state = 'waiting' and urgency = ");
+                sql.push_bind(*urgency).push(" and due_at <= ").push_bind(now);
+                if !unwanted.is_empty() {
+                    sql.push(" and kind not in (")
+                        .push_values(&unwanted, |mut b, kind| {
+                            b.push_bind(*kind);
+                        })
+                        .push(")");
+                }
+                sql.push(" order by due_at, id limit ").push_bind(rest).push(lock);
+                sql.push("), due as (select id from (select id, kind, row_number() over (partition by kind order by due_at, id) as n from first) f");
+                if !most.is_empty() {
+                    sql.push(" left join (").push_values(most, |mut b, one| {
+                        b.push_bind(one.0).push_bind(one.1);
+                    });
+                    sql.push(") m on m.column1 = f.kind where m.column2 is null or f.n <= m.column2");
+                }
+                sql.push(") update jobs set state = 'claimed', claim = claim + 1, claimed_revision = revision, instance = ")
+                    .push_bind(&instance);
+                sql.push(", start_id = ").push_bind(&start).push(", lease_until = ").push_bind(after(now, lease));
+                sql.push(" where id in (select id from due) returning id, kind, key, payload, attempts, due_at, claim, revision");
+            });
             let mut claimed = Vec::with_capacity(found.len());
             for (text, kind, key, payload, attempts, due_at, claim, revision) in found {
                 claimed.push(Job {
@@ -111,9 +141,20 @@ impl Tx {
         let whose = if self.is_postgres() { "instance = $2" } else { "$2 is not null" };
         let leases = format!("update leases set lease_until = 0, stamp = stamp + 1 where start_id <> $1 and {whose}");
         exec!(self, sqlx::AssertSqlSafe(leases.as_str()), &start, &instance);
-        let jobs = format!("update jobs set {FREED}, {DUE_NOW} where state = 'claimed' and start_id <> $1 and {whose}");
-        let jobs = jobs.replace("$now", "$3");
-        Ok(exec!(self, sqlx::AssertSqlSafe(jobs.as_str()), &start, &instance, now))
+        let jobs = format!("{} and start_id <> $1 and {whose}", interrupted(now));
+        Ok(exec!(self, sqlx::AssertSqlSafe(jobs.as_str()), &start, &instance))
+    }
+
+    /// Frees claims, each under its number, where `whose` holds; gives the ids of those that it freed.
+    async fn free_claims(&mut self, claims: &[(String, i64)], whose: &str, now: i64) -> Result<Vec<String>, Error> {
+        let freed: Vec<(String,)> = rows_of!(
+            self,
+            format!("{} and {whose} and (id, claim) in (", interrupted(now)),
+            claims,
+            |b, one| b.push_bind(&one.0).push_bind(one.1),
+            ") returning id"
+        );
+        Ok(freed.into_iter().map(|(id,)| id).collect())
     }
 
     /// Claims of other processes that are over. Ours never are: this process lives, and gives back what it does not hold.
@@ -130,14 +171,20 @@ impl Tx {
         Ok(claims.into_iter().filter(over).map(|(id, claim, _)| (id, claim)).collect())
     }
 
-    /// Which urgencies have something due, by rank.
-    async fn due(&mut self, now: i64) -> Result<Vec<i64>, Error> {
-        let found: Vec<(i64,)> = rows!(
-            self,
-            "select cast(k.column1 as bigint) from (values (0), (1), (2), (3)) k \
-             where exists (select 1 from jobs where state = 'waiting' and urgency = k.column1 and due_at <= $1) order by 1",
-            now
-        );
+    /// Which urgencies have something due of any kind but these, by rank.
+    async fn due(&mut self, now: i64, unwanted: &[&str]) -> Result<Vec<i64>, Error> {
+        let found: Vec<(i64,)> = rows_built!(self, |sql| {
+            sql.push("select cast(k.column1 as bigint) from (values (0), (1), (2), (3)) k where exists (select 1 from jobs where ");
+            sql.push("state = 'waiting' and urgency = k.column1 and due_at <= ").push_bind(now);
+            if !unwanted.is_empty() {
+                sql.push(" and kind not in (")
+                    .push_values(unwanted, |mut b, kind| {
+                        b.push_bind(*kind);
+                    })
+                    .push(")");
+            }
+            sql.push(") order by 1");
+        });
         Ok(found.into_iter().map(|(rank,)| rank).collect())
     }
 
@@ -163,6 +210,14 @@ impl Store {
     /// # Errors
     /// As any use of the database.
     pub async fn claim_jobs(&self, limit: i64, lease: SignedDuration) -> Result<Vec<Job>, Error> {
+        self.claim_some_jobs(limit, lease, &[]).await
+    }
+
+    /// The same, of each of these kinds at most so many: what is not taken is left to others.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn claim_some_jobs(&self, limit: i64, lease: SignedDuration, most: &[(&str, i64)]) -> Result<Vec<Job>, Error> {
         if limit < 1 {
             return Ok(Vec::new());
         }
@@ -171,7 +226,7 @@ impl Store {
         let now = look.db_now().await?;
         let shared = look.is_postgres() && (!self.core.server_time || self.core.sightings.is_time(LOOK));
         let over = if shared { look.lapsed(now, lease).await? } else { Vec::new() };
-        let mut due = look.due(now).await?;
+        let mut due = look.due(now, &unwanted(most)).await?;
         drop(look);
         if over.is_empty() && due.is_empty() {
             return Ok(Vec::new());
@@ -180,17 +235,12 @@ impl Store {
             due = URGENCIES.map(Urgency::rank).into();
         }
         let mut tx = self.core.begin(Line::Other).await?;
-        for (id, claim) in over {
-            let sql = format!("update jobs set {FREED}, {DUE_NOW} where id = $1 and claim = $2 and state = 'claimed' and start_id <> $4");
-            let sql = sql.replace("$now", "$3");
-            let start = self.core.start.to_string();
-            let freed = exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), &id, claim, now, start);
-            if freed > 0 {
-                metrics::counter!("watchkeeper_claims_lapsed_total").increment(freed);
-                tracing::warn!(job = id, "the process that had claimed a job is silent: it is free again");
-            }
+        let others = format!("start_id <> '{}'", self.core.start);
+        for job in tx.free_claims(&over, &others, now).await? {
+            metrics::counter!("watchkeeper_claims_lapsed_total").increment(1);
+            tracing::warn!(job, "the process that had claimed a job is silent: it is free again");
         }
-        let jobs = tx.claim(&due, limit, lease, now).await?;
+        let jobs = tx.claim(&due, limit, lease, now, most).await?;
         tx.commit().await?;
         Ok(jobs)
     }
@@ -233,11 +283,9 @@ impl Store {
     /// As any use of the database.
     pub async fn free_jobs(&self, claims: &[(JobId, i64)]) -> Result<(), Error> {
         let mut tx = self.core.begin(Line::Other).await?;
-        let (now, start) = (micros(self.core.clock.now()), self.core.start.to_string());
-        for (job, claim) in claims {
-            let sql = format!("update jobs set {FREED}, {DUE_NOW} where id = $1 and claim = $2 and state = 'claimed' and start_id = $4");
-            exec!(tx, sqlx::AssertSqlSafe(sql.replace("$now", "$3").as_str()), job.to_string(), *claim, now, &start);
-        }
+        let claims: Vec<(String, i64)> = claims.iter().map(|(job, claim)| (job.to_string(), *claim)).collect();
+        let ours = format!("start_id = '{}'", self.core.start);
+        tx.free_claims(&claims, &ours, micros(self.core.clock.now())).await?;
         tx.changed(Change::Jobs);
         tx.commit().await
     }
@@ -304,6 +352,18 @@ impl Core {
         }
         tx.commit().await
     }
+}
+
+/// Frees claimed jobs that were interrupted, as far as a condition goes that follows: they are due at once, and the attempt counts.
+fn interrupted(now: i64) -> String {
+    format!(
+        "update jobs set {FREED}, attempts = attempts + 1, due_at = case when due_at > {now} then {now} else due_at end where state = 'claimed'"
+    )
+}
+
+/// The kinds of which there is none to be.
+fn unwanted<'k>(most: &[(&'k str, i64)]) -> Vec<&'k str> {
+    most.iter().filter(|(_, most)| *most < 1).map(|(kind, _)| *kind).collect()
 }
 
 pub(crate) fn after(now: i64, span: SignedDuration) -> i64 {

@@ -74,16 +74,18 @@ impl Ear {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
         listener.listen_all([CHANNEL, relay::CHANNEL]).await?;
-        let began = Instant::now();
-        let alone = loop {
-            let taken = sqlx::query_as("select pg_try_advisory_lock(hashtextextended('watchkeeper/instance/' || $1, 0))").bind(instance);
-            let (taken,): (bool,) = taken.fetch_one(&mut listener).await?;
-            if taken || began.elapsed() >= patience {
-                break taken;
-            }
+        let (began, mut ear) = (Instant::now(), Self { listener, alone: false });
+        while !ear.take_name(instance).await? && began.elapsed() < patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
-        };
-        Ok(Self { listener, alone })
+        }
+        Ok(ear)
+    }
+
+    /// Takes our name, if nobody who lives has it; whoever comes by this name finds it taken as long as this connection lasts.
+    async fn take_name(&mut self, instance: &str) -> Result<bool, Error> {
+        let taken = sqlx::query_as("select pg_try_advisory_lock(hashtextextended('watchkeeper/instance/' || $1, 0))").bind(instance);
+        (self.alone,) = taken.fetch_one(&mut self.listener).await?;
+        Ok(self.alone)
     }
 
     /// The first one of a process: somebody who was killed a moment ago may still be connected.
@@ -133,7 +135,8 @@ impl Ear {
         }
     }
 
-    /// Whether the server is there, still takes writes, what time it is, and which version its tables have.
+    /// Whether the server is there, still takes writes, what time it is, and which version its tables have. A name that was still taken, by a connection of
+    /// ours that the server does not know to be lost, is asked for again.
     async fn ask(&mut self, ends: &Ends) -> Result<(), Error> {
         let sql = format!("select ({SERVER_NOW}), pg_is_in_recovery(), (select max(version) from _sqlx_migrations where success)");
         let asked = Instant::now();
@@ -149,6 +152,12 @@ impl Ear {
             clock.hear(asked, micros)?;
         }
         ends.server.seen_version(version);
+        if !self.alone {
+            let Ok(taken) = tokio::time::timeout(ANSWER, self.take_name(&ends.instance)).await else {
+                return Err(Error::Unavailable(format!("no answer within {ANSWER:?}")));
+            };
+            taken?;
+        }
         Ok(())
     }
 }

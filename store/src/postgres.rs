@@ -47,11 +47,23 @@ struct Pools {
 /// A transaction. Whoever drops it in the middle of a statement drops the connection too: nobody waits for its answer any more.
 #[derive(Debug)]
 pub(crate) struct PgTx {
-    /// Until it is committed or rolled back.
+    /// Until it is dropped.
     conn: Option<PoolConnection<Postgres>>,
     patience: Duration,
+    state: State,
+}
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The last statement was answered well.
+    Idle,
     /// A statement was sent and not answered.
-    asking: bool,
+    Asking,
+    /// A statement failed. The server would answer a commit without an error, and roll back.
+    Failed,
+    /// It was committed or rolled back.
+    Over,
 }
 
 impl Server {
@@ -144,41 +156,52 @@ impl Pools {
 
 impl PgTx {
     async fn begin(pool: &PgPool, statement: &'static str, patience: Duration) -> Result<Self, Error> {
-        let mut tx = Self { conn: Some(pool.acquire().await?), patience, asking: false };
+        let mut tx = Self { conn: Some(pool.acquire().await?), patience, state: State::Idle };
         tx.say(statement, patience).await?;
         Ok(tx)
     }
 
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
         self.say("commit", COMMITTING).await?;
-        self.conn = None;
+        self.state = State::Over;
         Ok(())
     }
 
     pub(crate) async fn rollback(mut self) -> Result<(), Error> {
+        if self.state == State::Failed {
+            // This it still takes.
+            self.state = State::Idle;
+        }
         self.say("rollback", self.patience).await?;
-        self.conn = None;
+        self.state = State::Over;
         Ok(())
     }
 
     async fn say(&mut self, statement: &'static str, patience: Duration) -> Result<(), Error> {
-        let Some((_, conn)) = self.ask() else { return Ok(()) };
+        let (_, conn) = self.ask()?;
         let answer = tokio::time::timeout(patience, async { Ok(sqlx::raw_sql(statement).execute(conn).await?) }).await;
         self.answered(answer).map(drop)
     }
 
-    /// A statement is about to be sent: how long to wait for its answer, and the connection; `None` after the end.
-    pub(crate) fn ask(&mut self) -> Option<(Duration, &mut PgConnection)> {
-        self.asking = true;
-        let conn = self.conn.as_mut()?;
-        Some((self.patience, &mut **conn))
+    /// A statement is about to be sent: how long to wait for its answer, and the connection. Refused unless all before it were answered well: whatever
+    /// became of their errors, nothing of the transaction lasts.
+    pub(crate) fn ask(&mut self) -> Result<(Duration, &mut PgConnection), Error> {
+        match (self.state, &mut self.conn) {
+            (State::Idle, Some(conn)) => {
+                self.state = State::Asking;
+                Ok((self.patience, &mut **conn))
+            }
+            (State::Failed, _) => Err(Error::Retry),
+            (State::Asking, _) => Err(Error::Unavailable("a statement of the transaction was not answered".to_owned())),
+            (State::Over | State::Idle, _) => Err(Error::Unavailable("the transaction is over".to_owned())),
+        }
     }
 
     /// What came of it.
     pub(crate) fn answered<T>(&mut self, answer: Result<Result<T, Error>, Elapsed>) -> Result<T, Error> {
         match answer {
             Ok(answer) => {
-                self.asking = false;
+                self.state = if answer.is_ok() { State::Idle } else { State::Failed };
                 answer
             }
             Err(_) => {
@@ -191,9 +214,10 @@ impl PgTx {
 impl Drop for PgTx {
     fn drop(&mut self) {
         let Some(mut conn) = self.conn.take() else { return };
-        if self.asking {
-            conn.close_on_drop();
-            return;
+        match self.state {
+            State::Over => return,
+            State::Asking => return conn.close_on_drop(),
+            State::Idle | State::Failed => {}
         }
         let patience = self.patience;
         tokio::spawn(async move {

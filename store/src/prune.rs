@@ -108,9 +108,10 @@ const OLD_SAMPLES: [&str; 2] = ["id", "at < $1"];
 const OLD_REFUSALS: [&str; 2] = ["(source, reason, minute)", "minute < $1 / 60000000"];
 
 impl Tx {
+    /// Each row is locked while it is looked at: one that is being changed at the moment is not old.
     async fn prune_simply(&mut self, table: &str, [key, old]: [&str; 2], cut: i64, limit: i64) -> Result<(u64, Option<i64>), Error> {
-        let columns = key.trim_matches(['(', ')']);
-        let sql = format!("delete from {table} where {key} in (select {columns} from {table} where {old} limit $2)");
+        let (columns, lock) = (key.trim_matches(['(', ')']), self.lock(" for update skip locked"));
+        let sql = format!("delete from {table} where {key} in (select {columns} from {table} where {old} limit $2{lock})");
         let gone = exec!(self, sqlx::AssertSqlSafe(sql.as_str()), cut, limit);
         Ok((gone, more(gone, limit)))
     }

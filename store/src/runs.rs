@@ -153,13 +153,14 @@ impl Tx {
         Ok(found.is_some_and(|(fires,)| fires))
     }
 
-    /// Where a run stands, and a flag's value if it was ever set: in one trip.
+    /// Where a run stands, and a flag's value if it was ever set: in one trip. It stays there until this transaction ends.
     ///
     /// # Errors
     /// As any use of the database.
     pub async fn run_state(&mut self, id: RunId, flag: &str) -> Result<Option<(RunState, Option<Value>)>, Error> {
-        let sql = "select r.state, f.value from runs r left join flags f on f.key = $2 where r.id = $1";
-        let found: Option<(String, Option<String>)> = row!(self, sql, id.to_string(), clean(flag));
+        let lock = self.lock(" for update of r");
+        let sql = format!("select r.state, f.value from runs r left join flags f on f.key = $2 where r.id = $1{lock}");
+        let found: Option<(String, Option<String>)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), id.to_string(), clean(flag));
         let Some((state, value)) = found else { return Ok(None) };
         Ok(Some((from_word("runs", id, &state)?, value.map(|value| from_doc("flags", flag, &value)).transpose()?)))
     }
@@ -177,10 +178,7 @@ impl Tx {
     /// # Errors
     /// As any use of the database.
     pub async fn runs(&mut self, filter: &RunFilter) -> Result<Vec<Run>, Error> {
-        let active = if filter.active_only { ACTIVE } else { "1 = 1" };
-        let sql = format!(
-            "select id, doc from runs where {active} and ($1 = '' or runbook = $1) and ($2 = '' or id < $2) order by id desc limit $3"
-        );
+        let sql = list(filter.active_only);
         let runbook = clean(filter.runbook.as_deref().unwrap_or_default());
         let before = filter.before.map(|id| id.to_string()).unwrap_or_default();
         runs(rows!(self, sqlx::AssertSqlSafe(sql.as_str()), runbook, before, filter.limit))
@@ -218,6 +216,12 @@ impl Tx {
         };
         found.into_iter().map(one).collect()
     }
+}
+
+/// Runs, newest first: of a runbook, before an id, at most so many.
+pub(crate) fn list(active_only: bool) -> String {
+    let active = if active_only { ACTIVE } else { "1 = 1" };
+    format!("select id, doc from runs where {active} and ($1 = '' or runbook = $1) and ($2 = '' or id < $2) order by id desc limit $3")
 }
 
 fn runs(rows: Vec<(String, String)>) -> Result<Vec<Run>, Error> {

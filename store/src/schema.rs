@@ -45,6 +45,7 @@ const STEPS: &[Step] = steps! {
     15 "0015_audit_cut",
     16 "0016_unopened",
     17 "0017_packed",
+    18 "0018_listed",
 };
 
 /// The migrator for a database.

@@ -52,7 +52,7 @@ impl Tx {
         }
     }
 
-    /// Makes it last, then tells who listens.
+    /// Makes it last, then tells who listens. On PostgreSQL nothing of a transaction of which a statement failed lasts, whatever became of that error.
     ///
     /// # Errors
     /// [`Error::Retry`] and [`Error::Unavailable`]. After the latter nobody knows whether it lasted.
@@ -132,11 +132,11 @@ pub(crate) const MANY: usize = 16;
 macro_rules! ask {
     ($tx:ident, $conn:ident => $body:expr) => {
         match $tx.ask() {
-            Some((patience, $conn)) => {
+            Ok((patience, $conn)) => {
                 let answer = tokio::time::timeout(patience, async { Ok::<_, $crate::Error>(($body)?) }).await;
                 $tx.answered(answer)
             }
-            None => Err($crate::Error::Unavailable("the transaction is over".to_owned())),
+            Err(refused) => Err(refused),
         }
     };
 }

@@ -72,37 +72,46 @@ impl Writer {
         self.later.settle(&mut self.conn).await
     }
 
-    /// Takes back what somebody left who went away in the middle; those who are done keep theirs.
+    /// Takes back what somebody left who went away in the middle; those who are done keep theirs. Whoever goes away in the middle of this leaves it to the
+    /// next one.
     async fn take_back(&mut self) {
-        if !std::mem::take(&mut self.busy) || !self.open {
-            return;
-        }
-        // What was not carried out needs not be taken back.
-        match self.later.head() {
-            Head::None => self.later.reset(Head::None),
-            Head::Begin => {
-                self.later.reset(Head::None);
-                self.open = false;
-                return;
+        if self.busy && self.open {
+            // What was not carried out needs not be taken back.
+            match self.later.head() {
+                Head::Begin => {
+                    self.later.reset(Head::None);
+                    self.open = false;
+                }
+                Head::Savepoint => self.later.reset(Head::None),
+                Head::Release | Head::ReleaseAndSavepoint => self.later.reset(Head::Release),
+                Head::None => {
+                    self.later.reset(Head::None);
+                    return self.roll_back().await;
+                }
             }
-            Head::Savepoint => return self.later.reset(Head::None),
-            Head::Release | Head::ReleaseAndSavepoint => return self.later.reset(Head::Release),
         }
+        self.busy = false;
+    }
+
+    async fn roll_back(&mut self) {
         if self.riders.is_empty() {
             if sqlx::query("rollback").execute(&mut self.conn).await.is_err() {
                 tracing::debug!("the last transaction had ended by itself");
             }
-            self.open = false;
+            (self.open, self.busy) = (false, false);
             return;
         }
         let back = async {
             sqlx::query("rollback to member").execute(&mut self.conn).await?;
             sqlx::query("release member").execute(&mut self.conn).await
         };
-        if back.await.is_err() {
-            // There is no savepoint: it was never made, and a commit keeps what is there; or the whole transaction is gone, and a commit fails.
-            self.later.reset(Head::None);
-            drop(self.flush().await);
+        match back.await {
+            Ok(_) => self.busy = false,
+            Err(_) => {
+                // There is no savepoint: it was never made, and a commit keeps what is there; or the whole transaction is gone, and a commit fails.
+                self.later.reset(Head::None);
+                drop(self.flush().await);
+            }
         }
     }
 
@@ -185,5 +194,45 @@ fn arrived(told: Result<Result<(), String>, oneshot::error::RecvError>) -> Resul
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) => Err(Error::Unavailable(why)),
         Err(_) => Err(Error::Unavailable("nobody can tell whether it was stored".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection;
+
+    use super::*;
+
+    async fn write(writer: &mut Writer, n: i64) {
+        writer.begin().await.unwrap();
+        writer.later.add(true, |sql| {
+            sql.push("insert into t (n) values (").push_bind(n).push(")");
+        });
+        writer.settle().await.unwrap();
+    }
+
+    /// Whoever begins takes back what somebody left, and may go away in the middle of that.
+    #[tokio::test]
+    async fn what_was_left_is_taken_back_until_that_is_done() {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("create table t (n integer)").execute(&mut conn).await.unwrap();
+        let mut writer = Writer::new(conn, Arc::default());
+        for riders in [false, true] {
+            write(&mut writer, 1).await;
+            writer.since = Instant::now();
+            let told = writer.commit(riders).await.unwrap();
+            write(&mut writer, 2).await;
+            if tokio::time::timeout(Duration::ZERO, writer.begin()).await.is_err() {
+                assert!(writer.busy && writer.open, "it is still to be taken back");
+            }
+            write(&mut writer, 3).await;
+            assert!(writer.commit(false).await.unwrap().is_none());
+            if let Some(told) = told {
+                told.await.unwrap().unwrap();
+            }
+            let kept: Vec<(i64,)> = sqlx::query_as("select n from t order by n").fetch_all(&mut writer.conn).await.unwrap();
+            assert_eq!(kept, [(1,), (3,)]);
+            sqlx::query("delete from t").execute(&mut writer.conn).await.unwrap();
+        }
     }
 }

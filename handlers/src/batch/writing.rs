@@ -39,18 +39,18 @@ impl Batch<'_> {
             return self.tx.commit().await;
         }
         let hands = &self.cx.wake.hands;
-        let (asked, mut slots) = (Instant::now(), HashMap::new());
+        let (asked, mut taken) = (Instant::now(), HashMap::new());
         let take = |job: &NewJob| {
-            let slot = if job.due_at <= self.now { hands.take(job.kind) } else { None };
+            let hand = if job.due_at <= self.now { hands.take(job.kind) } else { None };
             let first = self.first.contains(&(job.kind, job.key.clone()));
-            let claim = if slot.is_none() {
+            let claim = if hand.is_none() {
                 Take::Leave
             } else if first {
                 Take::First
             } else {
                 Take::Unless
             };
-            slots.extend(slot.map(|slot| ((job.kind.to_owned(), job.key.clone()), slot)));
+            taken.extend(hand.map(|hand| ((job.kind.to_owned(), job.key.clone()), hand)));
             claim
         };
         let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
@@ -58,9 +58,9 @@ impl Batch<'_> {
         let (is_stored, stored) = watch::channel(false);
         let mut afterwards = Vec::new();
         for row in ours {
-            let Some(slot) = slots.remove(&(row.kind.clone(), row.key.clone())) else { continue };
+            let Some(hand) = taken.remove(&(row.kind.clone(), row.key.clone())) else { continue };
             let parts = known.remove(&row.key).filter(|_| row.kind == CARD);
-            let (id, taken) = (row.id, Taken { row, asked, slot, stored: stored.clone() });
+            let (id, taken) = (row.id, Taken { row, asked, hand, stored: stored.clone() });
             match parts {
                 // All that it shows is known: it is drawn while this is on its way to the disk, and posted then.
                 Some(parts) => {

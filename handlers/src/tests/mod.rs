@@ -2,9 +2,11 @@
 
 mod acts;
 mod at_once;
+mod crowd;
 mod incidents;
 mod lifecycle;
 mod outages;
+mod races;
 mod remedies;
 mod silence;
 mod unknown;

@@ -19,9 +19,11 @@ use domain::redact::Redactor;
 use domain::rules::{RuleSet, compile};
 use domain::run::Run;
 use domain::time::{Clock, ManualClock};
+use harness::peers::Postgres;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use store::{IncidentFilter, Options, RunFilter, Store};
+use tokio::sync::Semaphore;
 
 use crate::{Cx, Wake, Worker};
 
@@ -83,6 +85,8 @@ pub(super) struct Script {
     pub(super) replies: Vec<ActOutcome>,
     /// Plain messages that arrived.
     pub(super) messages: Vec<Message>,
+    /// Changes wait until this is closed.
+    pub(super) gate: Option<Arc<Semaphore>>,
 }
 
 impl Script {
@@ -103,13 +107,22 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn new(mode: &str) -> Self {
+        Self::over(mode, None).await
+    }
+
+    /// The same over PostgreSQL.
+    pub(super) async fn on_postgres(mode: &str) -> Self {
+        Self::over(mode, Some(Postgres::shared().await.unwrap().create_database().await.unwrap())).await
+    }
+
+    async fn over(mode: &str, url: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap());
         let script = Arc::new(Mutex::new(Script { healthy: true, ..Script::default() }));
         let actions = Arc::new(Actions(vec![Box::new(Change(script.clone())), Box::new(Look(script.clone()))]));
         let rules = rules(&RULES.replace("MODE", mode), actions.as_ref());
         let store = Store::open(Options {
-            url: format!("sqlite:{}", dir.path().join("store.db").display()),
+            url: url.unwrap_or_else(|| format!("sqlite:{}", dir.path().join("store.db").display())),
             clock: Arc::new(clock.clone()),
             instance: "test".to_owned(),
             start: StartId::new(clock.now()),
@@ -213,7 +226,7 @@ impl World {
     }
 
     pub(super) async fn incidents(&self) -> Vec<Incident> {
-        let filter = IncidentFilter { open_only: false, prefix: None, before: None, limit: 100 };
+        let filter = IncidentFilter { open_only: false, prefix: None, before: None, limit: 1000 };
         let mut all = self.cx.store.read().await.unwrap().incidents(&filter).await.unwrap();
         all.sort_by_key(|incident| incident.number);
         all
@@ -227,7 +240,7 @@ impl World {
     }
 
     pub(super) async fn runs(&self) -> Vec<Run> {
-        let filter = RunFilter { active_only: false, runbook: None, before: None, limit: 100 };
+        let filter = RunFilter { active_only: false, runbook: None, before: None, limit: 1000 };
         self.cx.store.read().await.unwrap().runs(&filter).await.unwrap()
     }
 
@@ -299,9 +312,16 @@ impl Action for Change {
     }
 
     async fn run(&self, _cx: &ActionCx, _with: &Value) -> Result<ActionOutput, ActionError> {
-        let mut script = self.0.lock().unwrap();
-        script.changes += 1;
-        match script.change_fails.clone() {
+        let gate = {
+            let mut script = self.0.lock().unwrap();
+            script.changes += 1;
+            script.gate.clone()
+        };
+        if let Some(gate) = gate {
+            // Nobody may pass: it ends when it is closed.
+            drop(gate.acquire().await);
+        }
+        match self.0.lock().unwrap().change_fails.clone() {
             Some(error) => Err(error),
             None => Ok(ActionOutput { summary: "changed".to_owned(), ..ActionOutput::default() }),
         }

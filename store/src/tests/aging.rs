@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::make::{alert, approval, attempt, delivery, incident, job, note, run, sighting, told};
-use super::{World, on_both};
-use crate::{Aging, Backend, Store};
+use super::{MOMENT, World, commit, on_both};
+use crate::{Aging, Backend, Store, Tx};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -67,6 +67,24 @@ on_both! {
         assert_eq!(tx.number("select count(*) from run_targets").await.unwrap(), 5);
         drop(tx);
         assert_eq!(rounds(&store, Aging::Incidents, before).await, 0, "a second round finds nothing");
+    }
+
+    async fn an_alert_that_fires_again_at_the_moment_stays(world) {
+        let store = world.open("a").await;
+        let at = world.now();
+        let put = async |tx: &mut Tx, state, at| tx.put_alerts(&[alert("am", "x", state, None, at)]).await;
+        commit(&store, async |tx| put(tx, AlertState::Resolved, at).await).await.unwrap();
+        world.clock.advance(DAY * 10);
+        let mut fires = store.begin().await.unwrap();
+        put(&mut fires, AlertState::Firing, world.now()).await.unwrap();
+        let before = world.now() - DAY;
+        let prune = tokio::spawn({
+            let store = store.clone();
+            async move { store.prune(Aging::Alerts, before, 0, 10).await }
+        });
+        tokio::time::sleep(MOMENT).await;
+        fires.commit().await.unwrap();
+        assert_eq!((prune.await.unwrap().unwrap().rows, left(&store, Aging::Alerts).await), (0, 1));
     }
 
     async fn what_failed_for_good_goes_too(world) {

@@ -11,7 +11,7 @@ use domain::inbox::{Inbox, InboxError};
 use jiff::SignedDuration;
 
 use super::make::{NASTY, delivery, note, sighting, told};
-use super::{World, on_both};
+use super::{MOMENT, World, on_both};
 use crate::{Backend, Change, Store, Tx};
 
 on_both! {
@@ -132,6 +132,26 @@ on_both! {
         let seen: HashSet<i64> = claim(&store, 10).await.iter().map(|e| e.seq).collect();
         assert_eq!(seen, seqs.into_iter().collect());
         assert!(!store.fail_event(4711, "no such event", world.now()).await.unwrap());
+    }
+
+    async fn a_dead_letter_that_two_replay_is_queued_once(world) {
+        let store = world.open("a").await;
+        let seq = store.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap().seqs[0];
+        while !store.fail_event(seq, NASTY, world.now()).await.unwrap() {}
+        let mut first = store.begin().await.unwrap();
+        assert!(first.replay_dead_letter(seq).await.unwrap());
+        let second = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let mut tx = store.begin().await?;
+                let queued = tx.replay_dead_letter(seq).await?;
+                tx.commit().await.map(|()| queued)
+            }
+        });
+        tokio::time::sleep(MOMENT).await;
+        first.commit().await.unwrap();
+        assert!(!second.await.unwrap().unwrap());
+        assert_eq!(claim(&store, 10).await.len(), 1);
     }
 
     async fn an_event_that_cannot_be_read_does_not_stop_its_lane(world) {

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::make::{NASTY, job};
-use super::{World, on_both};
+use super::{MOMENT, World, on_both};
 use crate::{Backend, Change, Error, Store, Take};
 
 const LEASE: SignedDuration = SignedDuration::from_secs(15);
@@ -81,6 +81,54 @@ on_both! {
         let [again] = claim(&store).await;
         assert_eq!((again.id, again.payload, again.attempts), (mine.id, json!("newer"), 0));
         assert!(again.claim > mine.claim);
+    }
+
+    async fn a_newer_job_that_is_being_stored_while_the_one_before_ends_is_not_lost(world) {
+        let store = world.open("a").await;
+        enqueue(&store, &[job("card", "k", world.now())]).await;
+        let [mine] = claim(&store).await;
+        let mut newer = store.begin().await.unwrap();
+        newer.enqueue(&[job("card", "k", world.now())]).await.unwrap();
+        let end = tokio::spawn({
+            let (store, mine) = (store.clone(), mine.clone());
+            async move { store.end_job(&mine, None).await }
+        });
+        tokio::time::sleep(MOMENT).await;
+        newer.commit().await.unwrap();
+        end.await.unwrap().unwrap();
+        let [again] = claim(&store).await;
+        assert_eq!((again.id, again.attempts, again.revision), (mine.id, 0, 2));
+    }
+
+    async fn no_more_are_claimed_of_a_kind_than_are_wanted(world) {
+        let store = world.open("a").await;
+        let late = |seconds| world.now() - SignedDuration::from_secs(seconds);
+        let runs: Vec<_> = (0..100).map(|n| job("run", &format!("{n:03}"), late(500 - n))).collect();
+        enqueue(&store, &runs).await;
+        enqueue(&store, &[job("card", "a", late(9)), job("card", "b", late(8)), job("card", "c", late(7)), job("other", "x", late(6))]).await;
+        enqueue(&store, &[domain::job::NewJob { urgency: Urgency::Upkeep, ..job("upkeep", "u", late(5)) }]).await;
+        let some = async |limit, most: &[(&str, i64)]| {
+            let jobs = store.claim_some_jobs(limit, LEASE, most).await.unwrap();
+            jobs.into_iter().map(|job| format!("{} {}", job.kind, job.key)).collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(some(10, &[("run", 2), ("card", 1), ("upkeep", 1)]).await, "run 000, run 001, upkeep u", "the longest due are all of one kind");
+        assert_eq!(some(10, &[("run", 0), ("card", 2), ("upkeep", 0)]).await, "card a, card b, other x", "one that nobody counts is taken");
+        assert_eq!(some(10, &[("run", 0), ("card", 0)]).await, "");
+        assert_eq!(some(10, &[("run", 1), ("card", 0)]).await, "run 002");
+        assert_eq!(some(2, &[("run", 9), ("card", 9)]).await, "run 003, run 004");
+        assert_eq!(some(200, &[]).await.split(", ").count(), 96);
+    }
+
+    async fn an_old_claim_ends_nothing_beside_the_present_one(world) {
+        let store = world.open("a").await;
+        for _ in 0..20 {
+            enqueue(&store, &[job("card", "k", world.now())]).await;
+            let [old] = claim(&store).await;
+            store.free_jobs(&[(old.id, old.claim)]).await.unwrap();
+            let [present] = claim(&store).await;
+            let ends = tokio::join!(store.end_job(&old, None), store.end_job(&present, None));
+            assert!(matches!(ends, (Err(Error::Conflict), Ok(()))), "{ends:?}");
+        }
     }
 
     async fn a_decision_may_enqueue_the_next_one_of_its_own_key(world) {

@@ -18,6 +18,7 @@ mod unopened;
 mod watching;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::id::StartId;
 use domain::time::ManualClock;
@@ -72,6 +73,9 @@ impl World {
         self.clock.now()
     }
 }
+
+/// Long enough for somebody to come to where they have to wait, or to do what they should not.
+pub(crate) const MOMENT: Duration = Duration::from_millis(150);
 
 impl Tx {
     /// Carries out a statement that no method offers.

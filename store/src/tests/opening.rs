@@ -10,7 +10,7 @@ use sqlx::{Connection, Executor};
 
 use super::make::{delivery, sighting};
 use super::{World, on_both};
-use crate::{Backend, Error, IncidentFilter, Options, Store, schema};
+use crate::{Backend, Error, IncidentFilter, Options, RunFilter, Store, schema};
 
 on_both! {
     async fn what_was_accepted_is_there_after_a_restart(world) {
@@ -77,6 +77,25 @@ on_both! {
         tx.commit().await.unwrap();
     }
 
+    async fn what_failed_is_not_called_stored_whoever_forgets_the_error(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        tx.set_flag("before", &1.into()).await.unwrap();
+        assert!(tx.sql("insert into no_such_table (a) values (1)").await.is_err());
+        let after = tx.set_flag("after", &1.into()).await;
+        let stored = tx.commit().await;
+        if store.backend() == Backend::Postgres {
+            assert!(matches!((&after, &stored), (Err(Error::Retry), Err(Error::Retry))), "{after:?}, {stored:?}");
+        }
+        let mut look = store.read().await.unwrap();
+        let there = look.flag("before").await.unwrap().is_some() && look.flag("after").await.unwrap().is_some();
+        assert_eq!(there, stored.is_ok());
+        drop(look);
+        let mut tx = store.begin().await.unwrap();
+        assert!(tx.sql("insert into no_such_table (a) values (1)").await.is_err());
+        tx.rollback().await.unwrap();
+    }
+
     async fn a_row_that_cannot_be_read_is_named(world) {
         let store = world.open("a").await;
         let mut tx = store.begin().await.unwrap();
@@ -114,10 +133,14 @@ on_both! {
         assert_eq!(tx.dead_letters(10).await.unwrap().len(), 1);
         assert!(tx.outcome(2).await.unwrap().is_some());
         let incidents = tx.incidents(&IncidentFilter { limit: 10, ..IncidentFilter::default() }).await.unwrap();
-        assert_eq!(incidents.iter().map(|i| i.number).collect::<Vec<_>>(), [142]);
+        assert_eq!(incidents.iter().map(|i| i.number).collect::<Vec<_>>(), [142, 141]);
+        let open = tx.incidents(&IncidentFilter { open_only: true, limit: 10, ..IncidentFilter::default() }).await.unwrap();
+        assert_eq!(open, incidents[..1]);
         assert_eq!(tx.incident_alerts(incidents[0].id, 10).await.unwrap().len(), 1);
         assert_eq!(tx.timeline(incidents[0].id, 10).await.unwrap().len(), 1);
         let runs = tx.active_runs().await.unwrap();
+        assert_eq!(tx.runs(&RunFilter { active_only: true, limit: 10, ..RunFilter::default() }).await.unwrap(), runs);
+        assert_eq!(tx.runs(&RunFilter { limit: 10, ..RunFilter::default() }).await.unwrap().len(), runs.len() + 1);
         assert_eq!(tx.attempts(runs[0].id).await.unwrap().len(), 1);
         assert_eq!(tx.approval_of(runs[0].id).await.unwrap().unwrap().run, runs[0].id);
         assert_eq!(tx.locked_targets().await.unwrap()[0].1, runs[0].id);
@@ -189,6 +212,7 @@ const FIXTURES: &[(i64, &str)] = &[
     (15, include_str!("../../fixtures/0015_audit_cut.sql")),
     (16, include_str!("../../fixtures/0016_unopened.sql")),
     (17, include_str!("../../fixtures/0017_packed.sql")),
+    (18, include_str!("../../fixtures/0018_listed.sql")),
 ];
 
 #[test]
@@ -227,12 +251,30 @@ async fn sqlite_finds_alerts_and_incidents_by_index() {
     drop(world.open("a").await);
     let mut conn = connect(&world).await;
     for [before, after] in [crate::alerts::FIND, crate::incidents::FIND] {
-        let sql = format!("explain query plan {before}values ('a', 'b'), ('c', 'd'){after}");
-        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(&mut conn).await.unwrap();
-        let steps: Vec<&str> = plan.iter().map(|step| step.3.as_str()).collect();
+        let steps = plan(&mut conn, &format!("{before}values ('a', 'b'), ('c', 'd'){after}")).await;
         assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{steps:?}");
         assert!(!steps.iter().any(|step| step.starts_with("SCAN a") || step.starts_with("SCAN i")), "{steps:?}");
     }
+}
+
+/// What is looked at again and again must not grow with what is over: it is found by the indexes of what is not, in their order.
+#[tokio::test]
+async fn sqlite_finds_what_is_open_or_under_way_by_index() {
+    let world = World::new(Backend::Sqlite).await;
+    drop(world.open("a").await);
+    let mut conn = connect(&world).await;
+    assert_eq!(
+        plan(&mut conn, &crate::attempts::unfinished()).await,
+        ["SCAN r USING INDEX runs_active", "SEARCH a USING INDEX attempts_unfinished (run_id=?)"]
+    );
+    assert_eq!(plan(&mut conn, &crate::incidents::list(true)).await, ["SEARCH incidents USING INDEX incidents_open_number (number<?)"]);
+    assert_eq!(plan(&mut conn, &crate::runs::list(true)).await, ["SCAN runs USING INDEX runs_active_id"]);
+}
+
+async fn plan(conn: &mut sqlx::SqliteConnection, sql: &str) -> Vec<String> {
+    let sql = format!("explain query plan {sql}");
+    let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql)).fetch_all(conn).await.unwrap();
+    steps.into_iter().map(|step| step.3).collect()
 }
 
 /// The log is moved beside the writer and begins anew: it does not grow with what was ever written.

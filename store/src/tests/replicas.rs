@@ -50,6 +50,32 @@ async fn what_one_commits_the_others_hear() {
     assert_eq!(told, Change::Jobs, "and not its own word once more");
 }
 
+/// The server may hold a lost connection for alive, and our name with it: it is ours again as soon as that is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_was_still_taken_after_a_break_is_taken_later() {
+    let world = World::new(Backend::Postgres).await;
+    let store = world.open("a").await;
+    let holders = "select pid from pg_locks where locktype = 'advisory' and granted and \
+                   database = (select oid from pg_database where datname = current_database())";
+    let other: sqlx::PgPool = crate::open::pool().max_connections(1).connect(&world.options("x").url).await.unwrap();
+    let (ours,): (i32,) = sqlx::query_as(holders).fetch_one(&other).await.unwrap();
+    let (me,): (i32,) = sqlx::query_as("select pg_backend_pid()").fetch_one(&other).await.unwrap();
+    let mut changes = store.changes();
+    // In one statement, so that the name is never free.
+    let swap = "select pg_terminate_backend($1), pg_advisory_lock(hashtextextended('watchkeeper/instance/a', 0))";
+    sqlx::query(swap).bind(ours).execute(&other).await.unwrap();
+    while changes.recv().await.unwrap() != Change::Missed {}
+    let (holder,): (i32,) = sqlx::query_as(holders).fetch_one(&other).await.unwrap();
+    assert_eq!(holder, me, "it listens again, and the name is not ours");
+    sqlx::query("select pg_advisory_unlock_all()").execute(&other).await.unwrap();
+    let taken = harness::eventually(Duration::from_secs(20), async || {
+        let found: Option<(i32,)> = sqlx::query_as(holders).fetch_optional(&other).await?;
+        anyhow::ensure!(found.is_some(), "nobody has the name");
+        Ok(())
+    });
+    taken.await.unwrap();
+}
+
 /// After a newer version has changed the tables an older one takes deliveries, says that it is not ready, and decides nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_of_an_older_version_decides_nothing_any_more() {

@@ -8,7 +8,7 @@ use domain::run::{Attempt, AttemptState, RunState};
 use jiff::SignedDuration;
 
 use super::make::{NASTY, alert, approval, attempt, incident, run};
-use super::{commit, on_both};
+use super::{MOMENT, commit, on_both};
 use crate::{Error, RunFilter, Tx};
 use serde_json::json;
 
@@ -62,6 +62,25 @@ on_both! {
         assert_eq!((read.run, read.flag, read.incident, read.fires), (bare, Some(json!({ "paused": true })), None, false));
         assert!(tx.run_to_start(RunId::new(world.now()), "paused").await.unwrap().is_none());
         assert!(!tx.fires(IncidentId::new(world.now())).await.unwrap());
+    }
+
+    async fn a_cancel_that_came_first_is_seen_by_whoever_would_begin(world) {
+        let store = world.open("a").await;
+        let mut one = run(None, &["web"], world.now());
+        one.state = RunState::Running;
+        commit(&store, async |tx| tx.insert_run(&one).await).await.unwrap();
+        one.state = RunState::Cancelled;
+        one.version = 2;
+        let mut cancel = store.begin().await.unwrap();
+        cancel.put_run(&one, 1).await.unwrap();
+        cancel.attempts(one.id).await.unwrap();
+        let begin = tokio::spawn({
+            let (store, id) = (store.clone(), one.id);
+            async move { store.begin().await?.run_state(id, "paused").await }
+        });
+        tokio::time::sleep(MOMENT).await;
+        cancel.commit().await.unwrap();
+        assert_eq!(begin.await.unwrap().unwrap(), Some((RunState::Cancelled, None)));
     }
 
     async fn runs_are_listed(world) {

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use domain::audit::{AuditDecision, NewAudit};
 use domain::duration::Dur;
 use domain::id::{IncidentId, SessionId, TokenId};
+use domain::incident::IncidentState;
 use domain::permission::Right;
+use domain::timeline::{Entry, EntryKind};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::make::NASTY;
-use super::on_both;
+use super::make::{self, NASTY};
+use super::{MOMENT, commit, on_both};
 use crate::{CardPost, Did, Error, HeartbeatRow, SessionRow, Store, TokenRow};
 
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
@@ -76,6 +78,78 @@ on_both! {
         assert_eq!(tx.heartbeats().await.unwrap().len(), 1);
         tx.forget_heartbeat("am", &alarmed.name).await.unwrap();
         assert!(tx.heartbeats().await.unwrap().is_empty());
+    }
+
+    async fn a_heartbeat_that_comes_while_its_silence_is_told_of_is_not_forgotten(world) {
+        let store = world.open("a").await;
+        let row = HeartbeatRow {
+            source: "am".to_owned(),
+            name: "Watchdog".to_owned(),
+            within: Dur::from_mins(1),
+            last_seen: world.now(),
+            alarmed: false,
+        };
+        commit(&store, async |tx| tx.put_heartbeat(&row).await).await.unwrap();
+        let mut silence = store.begin().await.unwrap();
+        let late = silence.heartbeat("am", "Watchdog").await.unwrap().unwrap();
+        let comes = tokio::spawn({
+            let (store, at) = (store.clone(), world.now() + MINUTE);
+            async move {
+                let mut tx = store.begin().await?;
+                let before = tx.heartbeat("am", "Watchdog").await?.unwrap();
+                tx.put_heartbeat(&HeartbeatRow { last_seen: at, alarmed: false, ..before.clone() }).await?;
+                tx.commit().await.map(|()| before)
+            }
+        });
+        tokio::time::sleep(MOMENT).await;
+        silence.put_heartbeat(&HeartbeatRow { alarmed: true, ..late }).await.unwrap();
+        silence.commit().await.unwrap();
+        assert!(comes.await.unwrap().unwrap().alarmed, "it hears that its silence was told of, and ends that");
+        assert_eq!(store.read().await.unwrap().heartbeats().await.unwrap(), [HeartbeatRow { last_seen: world.now() + MINUTE, ..row }]);
+    }
+
+    async fn a_thread_tells_every_entry_whoever_stores_them_first(world) {
+        let store = world.open("a").await;
+        let one = make::incident(1, "g", IncidentState::Open, world.now());
+        let entry = |text: &str| Entry { incident: one.id, at: one.opened_at, kind: EntryKind::Note, who: None, text: text.to_owned(), detail: None };
+        let card = CardPost {
+            incident: one.id,
+            channel: "ops".to_owned(),
+            platform: "slack".to_owned(),
+            channel_id: "C1".to_owned(),
+            message: Some("1.2".to_owned()),
+            posted_version: 1,
+            delivery: "d1".to_owned(),
+            told: 0,
+        };
+        commit(&store, async |tx| {
+            tx.insert_incidents(&[&one]).await?;
+            tx.put_card(&card).await
+        })
+        .await
+        .unwrap();
+        let mut told = Vec::new();
+        let mut tell = async || {
+            let (_, entries) = store.read().await.unwrap().untold(one.id, "ops", 10).await.unwrap().unwrap();
+            if let Some((upto, _)) = entries.last() {
+                store.did(Did::Told { incident: one.id, channel: "ops".to_owned(), upto: *upto }).await.unwrap();
+            }
+            told.extend(entries.into_iter().map(|(_, entry)| entry.text));
+        };
+        let mut first = store.begin().await.unwrap();
+        first.tell(&[entry("first")]).await.unwrap();
+        let second = tokio::spawn({
+            let (store, second) = (store.clone(), entry("second"));
+            async move { commit(&store, async |tx| tx.tell(std::slice::from_ref(&second)).await).await }
+        });
+        tokio::time::sleep(MOMENT).await;
+        if first.is_postgres() {
+            tell().await;
+        }
+        first.commit().await.unwrap();
+        second.await.unwrap().unwrap();
+        tell().await;
+        assert_eq!(told, ["first", "second"]);
     }
 
     async fn a_flag_and_a_rule_set_are_kept(world) {
