@@ -124,7 +124,7 @@ impl Action for Command {
             ProgramError::NeverBegan => ActionError::NeverBegan(error.to_string()),
             ProgramError::Lost(problem) => ActionError::Unknown(problem),
         })?;
-        self.outcome(&with, done)
+        self.outcome(cx.effect, &with, done)
     }
 }
 
@@ -149,9 +149,10 @@ impl Command {
         Ok(Invocation { program, args, env: with.env.clone().into_iter().collect(), cwd, stdin })
     }
 
-    fn outcome(&self, with: &With, done: Finished) -> Result<ActionOutput, ActionError> {
+    fn outcome(&self, effect: Effect, with: &With, done: Finished) -> Result<ActionOutput, ActionError> {
         let (out, err) = (done.stdout.show(&self.0.settings.redactor), done.stderr.show(&self.0.settings.redactor));
         let seconds = done.took.as_secs_f64();
+        let by_itself = matches!(done.how, How::Ended(status) if status.code().is_some());
         let problem = match done.how {
             How::TimedOut => format!("timed out after {seconds:.1} s; it and its process group are gone"),
             How::Stopped => format!("stopped after {seconds:.1} s; it and its process group are gone"),
@@ -163,7 +164,9 @@ impl Command {
         };
         // What programs say of their failure is mostly on stderr.
         let quote = last(if err.text.trim().is_empty() { &out.text } else { &err.text }, QUOTE).trim();
-        Err(ActionError::Failed(if quote.is_empty() { problem } else { format!("{problem}:\n{quote}") }))
+        let problem = if quote.is_empty() { problem } else { format!("{problem}:\n{quote}") };
+        // What was ended may have done its work before, or a part of it.
+        if by_itself || effect.may_repeat() { Err(ActionError::Failed(problem)) } else { Err(ActionError::Unknown(problem)) }
     }
 }
 

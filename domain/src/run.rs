@@ -142,6 +142,10 @@ pub struct Attempt {
     /// It is to be made once more whatever the retries say: it never began, or a person wants it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
+    /// The store was restored from a backup that knew of it and not of its end. What is heard of it since is kept with it, and nothing goes on by that: a
+    /// person says what happened.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
 }
 
 /// Where an attempt is carried out. Stored with the intent, so before anything happens.

@@ -21,6 +21,7 @@ mod scan;
 mod tests;
 
 pub use json::{render_json, variables_of_json};
+pub(crate) use scan::{Part, is_urlencoded, parts};
 
 /// Longest template text, in bytes.
 pub const MAX_TEXT: usize = 16 * 1024;

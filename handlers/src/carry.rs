@@ -14,6 +14,7 @@ use domain::job::{NewJob, Urgency};
 use domain::plan::PlannedStep;
 use domain::printed::Printed;
 use domain::run::{Attempt, AttemptState, Execution, Run, RunState};
+use jiff::SignedDuration;
 use serde_json::json;
 use store::Watched;
 
@@ -23,6 +24,8 @@ use crate::steps::{self, Stepped};
 
 /// An action ends by itself at its deadline; this much later it is cut off. Longer than a command's grace between TERM and KILL.
 const CUT_OFF: Duration = Duration::from_secs(20);
+/// So long before its start an attempt from before a restore has ended.
+const LONG_AGO: SignedDuration = SignedDuration::from_hours(24);
 /// How often a running step asks whether its run was cancelled.
 const ASK_CANCELLED: Duration = Duration::from_millis(500);
 
@@ -80,7 +83,12 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
     };
     let now = cx.clock.now();
     let place = row.place.as_ref();
-    let deadline = if resume { step.timeout.after(row.started_at) } else { step.timeout.after(now) };
+    let deadline = match resume {
+        // Asked after, and nothing else: what its agent never heard of must not begin now, even if the agent's clock is late.
+        true if row.restored => row.started_at - LONG_AGO,
+        true => step.timeout.after(row.started_at),
+        false => step.timeout.after(now),
+    };
     let targets = run.plan.targets().into_iter().map(str::to_owned).collect();
     let host = Arc::new(Host { cx: cx.clone(), targets, step: step.clone(), row: row.clone(), begin, begun: Mutex::default() });
     let action_cx = ActionCx {

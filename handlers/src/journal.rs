@@ -25,6 +25,9 @@ pub(crate) async fn finish(cx: &Cx, run: &Run, row: Attempt, told: &Told, step: 
     store_end(cx, run, row, told, step, None).await.map(drop)
 }
 
+/// How often an end is tried again that somebody else's change of the run or its incident got in the way of.
+const TRIES: usize = 10;
+
 /// The same for the attempt after which the run goes on to another state: in one commit.
 pub(crate) async fn finish_and_go_on(
     cx: &Cx,
@@ -34,12 +37,21 @@ pub(crate) async fn finish_and_go_on(
     step: &PlannedStep,
     onward: Onward,
 ) -> Result<Stepped, store::Error> {
-    match store_end(cx, run, row.clone(), &told, step, Some(onward)).await {
-        Ok(stepped) => Ok(stepped),
-        // What was done is stored, whoever else changes the run or its incident at the moment.
-        Err(store::Error::Conflict | store::Error::Retry) => store_end(cx, run, row, &told, step, None).await,
-        Err(error) => Err(error),
+    let mut now = run.clone();
+    for _ in 0..TRIES {
+        match store_end(cx, &now, row.clone(), &told, step, Some(onward.clone())).await {
+            // Whoever changes the run or its incident at the moment goes first; then all of it once more, by what they left.
+            Err(store::Error::Conflict | store::Error::Retry) => {}
+            done => return done,
+        }
+        let look = async { cx.store.glance().await?.run(run.id).await };
+        match look.await {
+            Ok(Some(changed)) if changed.state == run.state => now = changed,
+            _ => break,
+        }
     }
+    // What was done is stored in any case; whoever looks at the run next goes on by it.
+    store_end(cx, run, row, &told, step, None).await
 }
 
 async fn store_end(
@@ -108,7 +120,7 @@ fn tell(batch: &mut Batch<'_>, run: &Run, row: &Attempt, step: &PlannedStep) {
 pub(crate) async fn ask_people(cx: &Cx, id: RunId, step: &PlannedStep, why: &str) -> Result<Stepped, store::Error> {
     let mut batch = Batch::begin(cx).await?;
     let Some(mut run) = batch.tx.run(id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Stepped::On) };
-    let targets = run.plan.targets().into_iter().collect::<Vec<_>>().join(", ");
+    let (targets, why) = (run.plan.targets().into_iter().collect::<Vec<_>>().join(", "), clean_line(why, 400));
     let look = if targets.is_empty() { "Look at what it does".to_owned() } else { format!("{targets} stays locked. Look at it") };
     let reason = format!("step {} ({}): {why}. {look}, then say whether it ran", step.id, step.uses);
     runs::put_state(&mut batch, &mut run, RunState::Unknown, Some(reason.clone())).await?;
@@ -124,10 +136,14 @@ pub(crate) async fn ask_people(cx: &Cx, id: RunId, step: &PlannedStep, why: &str
     Ok(Stepped::Over)
 }
 
-/// The truth about an attempt that nobody knew of: its result came after all, and the run goes on by it.
+/// The truth about an attempt that nobody knew of: its result came after all, and the run goes on by it. Not so after a restore: what came after that
+/// step may have happened too, so it is kept for the person who is asked.
 pub(crate) async fn found(cx: &Cx, mut row: Attempt, told: Told, step: &PlannedStep) -> Result<(), store::Error> {
     let mut batch = Batch::begin(cx).await?;
     let Some(mut run) = batch.tx.run(row.run).await?.filter(|run| run.state == RunState::Unknown) else { return Ok(()) };
+    if row.restored {
+        return keep_heard(batch, run, row, told, step).await;
+    }
     end_attempt(&mut batch, &mut row, &told).await?;
     runs::put_state(&mut batch, &mut run, RunState::Running, None).await?;
     let detail = json!({ "step": step.id, "attempt": row.attempt, "state": row.state.as_str() });
@@ -141,6 +157,37 @@ pub(crate) async fn found(cx: &Cx, mut row: Attempt, told: Told, step: &PlannedS
     batch.job(job);
     batch.commit().await?;
     forget(cx, &row);
+    Ok(())
+}
+
+/// Keeps what is heard of an attempt from before a restore. It stays unknown, and nobody asks after it again.
+async fn keep_heard(
+    mut batch: Batch<'_>,
+    mut run: Run,
+    mut row: Attempt,
+    (state, output, error): Told,
+    step: &PlannedStep,
+) -> Result<(), store::Error> {
+    let (cx, known) = (batch.cx, row.clone());
+    let said = error.or_else(|| output.as_ref().map(|output| output.summary.clone())).unwrap_or_default();
+    let heard = format!("since then it was heard that {} {}: {}", step.id, state.as_str(), clean_line(&said, 400));
+    let with = |before: Option<String>| before.map_or_else(|| heard.clone(), |before| format!("{before}; {heard}"));
+    row.place.iter_mut().for_each(|place| place.execution = None);
+    let error = with(row.error.take());
+    end_attempt(&mut batch, &mut row, &(AttemptState::Unknown, output, Some(error))).await?;
+    tell(&mut batch, &run, &row, step);
+    let detail = json!({ "step": step.id, "attempt": row.attempt, "state": state.as_str() });
+    batch.audit("system", "run.heard", format!("run:{}", run.id), AuditDecision::Allowed, "before_restore", detail);
+    let (expected, reason) = (run.version, batch.cx.redactor.redact(&with(run.reason.take())).into_owned());
+    run.version += 1;
+    run.reason = Some(reason.clone());
+    batch.put_run(&run, expected).await?;
+    if let Some(incident) = run.incident {
+        batch.note_automation(incident, format!("{} is unknown: {reason}", run.runbook)).await?;
+        batch.hurry(incident);
+    }
+    batch.commit().await?;
+    forget(cx, &known);
     Ok(())
 }
 

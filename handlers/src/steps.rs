@@ -49,11 +49,13 @@ pub(crate) async fn next(cx: &Cx, run: &Run, attempts: &[Attempt]) -> Result<Ste
             AttemptState::Succeeded => {}
             AttemptState::Started => return interrupted(cx, run, step, last.clone()).await,
             AttemptState::Unknown => {
-                let lost = made.iter().filter(|attempt| attempt.state == AttemptState::Unknown).count();
-                let tired = lost >= MOST_LOST && step.effect != Effect::ReadOnly;
+                // Of a checkable one those count too that its check, or a person, had made again.
+                let counts =
+                    |attempt: &&&Attempt| attempt.state == AttemptState::Unknown || attempt.again && step.effect == Effect::Checkable;
+                let tired = made.iter().filter(counts).count() >= MOST_LOST && step.effect != Effect::ReadOnly;
                 let why = last.error.as_deref().unwrap_or("its outcome is not known");
                 return match (step.on_unknown, step.effect) {
-                    (OnUnknown::Retry, Effect::Checkable) if !tired => check(cx, run, step, last.clone(), why).await,
+                    (OnUnknown::Retry, Effect::Checkable) => check(cx, run, step, last.clone(), why, !tired).await,
                     (OnUnknown::Retry, effect) if effect.may_repeat() && !tired => again.await,
                     _ => ask_people(cx, run.id, step, why).await,
                 };
@@ -92,14 +94,25 @@ fn after_last(run: &Run) -> Onward {
     }
 }
 
-/// Tries the check until it passes or its time is over. It only looks, so it may be repeated at will; one attempt row stands for all tries.
+/// Tries the check until it passes or its time is over. It only looks, so it may be repeated at will; one attempt row stands for all tries. One that has
+/// its result (a crash came in between, or a person said so) is gone on from.
 pub(crate) async fn verify(cx: &Cx, run: &Run, attempts: Vec<Attempt>) -> Result<Stepped, store::Error> {
     let Some(verify) = &run.plan.verify else { return end(cx, run.id, RunState::Succeeded, "all steps done".to_owned()).await };
     let index = i64::try_from(run.plan.steps.len()).unwrap_or(i64::MAX);
-    let mut row = match attempts.into_iter().find(|attempt| attempt.index == index) {
-        Some(row) => row,
-        None => {
-            let row = new_attempt(cx, run, index, &verify.step, 1);
+    let last = attempts.into_iter().filter(|attempt| attempt.index == index).max_by_key(|attempt| attempt.attempt);
+    let number = last.as_ref().map_or(1, |last| last.attempt + 1);
+    let mut row = match last {
+        Some(last) if last.state == AttemptState::Succeeded => {
+            let summary = last.output.map(|output| output.summary).unwrap_or_default();
+            return end(cx, run.id, RunState::Succeeded, verified(&summary)).await;
+        }
+        Some(last) if last.state == AttemptState::Failed && !last.again => {
+            let why = last.error.unwrap_or_default();
+            return end(cx, run.id, RunState::Failed, format!("the check did not pass: {why}")).await;
+        }
+        Some(last) if last.state != AttemptState::Failed => last,
+        _ => {
+            let row = new_attempt(cx, run, index, &verify.step, number);
             let mut batch = Batch::begin(cx).await?;
             batch.tx.start_attempt(&row, about(&verify.step, &row)).await?;
             batch.commit().await?;
@@ -110,7 +123,7 @@ pub(crate) async fn verify(cx: &Cx, run: &Run, attempts: Vec<Attempt>) -> Result
     let now = cx.clock.now();
     match outcome {
         Outcome::Ended(Ok(output)) => {
-            let onward = (RunState::Succeeded, Some(format!("verified: {}", output.summary)));
+            let onward = (RunState::Succeeded, Some(verified(&output.summary)));
             finish_and_go_on(cx, run, row, (AttemptState::Succeeded, Some(output), None), &verify.step, onward).await
         }
         Outcome::Cancelled | Outcome::Left | Outcome::NotBegun(_) => Ok(Stepped::On),
@@ -120,6 +133,10 @@ pub(crate) async fn verify(cx: &Cx, run: &Run, attempts: Vec<Attempt>) -> Result
         }
         Outcome::Ended(Err(_)) => Ok(Stepped::Later(verify.every.after(now))),
     }
+}
+
+fn verified(summary: &str) -> String {
+    format!("verified: {summary}")
 }
 
 /// Carries out a new attempt. Its intent, with the audit row, is committed before anything happens; for what outlives us the action does that,
@@ -196,8 +213,8 @@ fn fence_of(fences: &BTreeMap<String, Fence>, step: &PlannedStep) -> Option<Fenc
     step.target.as_ref().and_then(|target| fences.get(&target.name)).copied()
 }
 
-/// Asks the check of a step whether it happened.
-async fn check(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt, why: &str) -> Result<Stepped, store::Error> {
+/// Asks the check of a step whether it happened. If it did not, the step is made `again`, or has failed.
+async fn check(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt, why: &str, again: bool) -> Result<Stepped, store::Error> {
     let Some(check) = &step.check else { return ask_people(cx, run.id, step, why).await };
     let mut asked = new_attempt(cx, run, row.index, check, row.attempt);
     let said = match carry_out(cx, run, check, &mut asked, Begin::Stored).await {
@@ -211,7 +228,7 @@ async fn check(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt, why: &s
             (AttemptState::Succeeded, Some(domain::action::ActionOutput { summary, ..Default::default() }), None)
         }
         Ok(DID_NOT_HAPPEN) => {
-            row.again = true;
+            row.again = again;
             (AttemptState::Failed, None, Some(format!("{why}; the check says that it did not happen")))
         }
         Ok(code) => return ask_people(cx, run.id, step, &format!("{why}, and its check exited with {code}")).await,
@@ -234,6 +251,7 @@ fn new_attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64) 
         error: None,
         place: None,
         again: false,
+        restored: false,
     }
 }
 

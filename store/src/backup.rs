@@ -4,8 +4,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,12 +44,14 @@ pub async fn create(url: &str, out: &Path, now: Timestamp) -> Result<BackupInfo,
     }
     let part = beside(out, ".part");
     remove(&part)?;
+    // Before anything is in it: SQLite takes an empty file as it is.
+    private(&part).map_err(|error| failed(&part, &error))?;
     let reading = SqliteConnectOptions::new().filename(&path).read_only(true);
     let mut conn = reading.connect().await.map_err(|error| Error::Config(format!("cannot read {}: {error}", path.display())))?;
     let name = part.to_str().ok_or_else(|| Error::Config(format!("{} is no name that SQLite takes", part.display())))?;
     sqlx::query("vacuum into $1").bind(name).execute(&mut conn).await.map_err(|error| failed(&part, &error))?;
     drop(conn);
-    fs::set_permissions(&part, fs::Permissions::from_mode(0o600)).and_then(|()| sync(&part)).map_err(|error| failed(&part, &error))?;
+    sync(&part).map_err(|error| failed(&part, &error))?;
     let (schema, epoch) = look(&part).await?;
     let (bytes, sha256) = digest(part.clone()).await?;
     let info = BackupInfo { made_at: now, bytes, sha256, schema, epoch };
@@ -86,11 +88,11 @@ pub async fn verify(file: &Path) -> Result<BackupInfo, Error> {
 }
 
 /// Puts a backup in the place of the store of `options` and begins a new epoch in it. What was there is kept beside it, if `replace` allows
-/// that at all; its new name is given back.
+/// that at all; its new names are given back. `publish` says whether the bus is told of what that changes.
 ///
 /// # Errors
 /// [`Error::Config`] if a server uses the store, if there is one and it may not be replaced, or if the backup is not whole.
-pub async fn restore(options: Options, file: &Path, replace: bool) -> Result<(BackupInfo, NewEpoch, Option<PathBuf>), Error> {
+pub async fn restore(options: Options, file: &Path, replace: bool, publish: bool) -> Result<(BackupInfo, NewEpoch, Vec<PathBuf>), Error> {
     let target = file_of(&options.url)?;
     let _lock = sqlite::lock(&target).await?;
     // The lock's own file may be all there is.
@@ -101,29 +103,41 @@ pub async fn restore(options: Options, file: &Path, replace: bool) -> Result<(Ba
     let info = verify(file).await?;
     let replaced_epoch = if there { look(&target).await.map_or(0, |(_, epoch)| epoch) } else { 0 };
     let made = beside(&target, ".restoring");
-    for end in ["", "-wal", "-shm", ".lock"] {
+    for end in ["", "-journal", "-wal", "-shm", ".lock"] {
         remove(&beside(&made, end))?;
     }
-    fs::copy(file, &made).map_err(|error| failed(&made, &error))?;
-    fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).map_err(|error| failed(&made, &error))?;
+    let copied = File::open(file).and_then(|mut from| io::copy(&mut from, &mut private(&made)?));
+    copied.map_err(|error| failed(&made, &error))?;
     let now = options.clock.now();
     let store = Store::open(Options { url: format!("sqlite:{}", made.display()), ..options }).await?;
+    if publish {
+        store.publish_lifecycle();
+    }
     let epoch = store.begin_epoch(replaced_epoch).await?;
     store.close().await;
     drop(store);
     settle(&made).await?;
     remove(&beside(&made, ".lock"))?;
-    let aside = there.then(|| beside(&target, &format!(".replaced-{}", now.as_second())));
-    if let Some(aside) = &aside {
-        for end in ["", "-wal", "-shm"] {
-            let from = beside(&target, end);
-            if from.exists() {
-                fs::rename(&from, beside(aside, end)).map_err(|error| failed(aside, &error))?;
-            }
-        }
-    }
+    let aside = put_aside(&target, there, now)?;
     fs::rename(&made, &target).and_then(|()| sync(parent(&target))).map_err(|error| failed(&target, &error))?;
     Ok((info, epoch, aside))
+}
+
+/// Moves what belongs to the store that was there out of the way; its new names. A log without its database is there too where somebody moved that one
+/// away, or an earlier restore got no further: SQLite would take it for the log of whatever stands in that place. So it has to be gone, and that synced,
+/// before anything does.
+fn put_aside(target: &Path, there: bool, now: Timestamp) -> Result<Vec<PathBuf>, Error> {
+    let aside = beside(target, &format!(".replaced-{}", now.as_second()));
+    let mut moved = Vec::new();
+    for end in ["", "-journal", "-wal", "-shm"] {
+        let (from, to) = (beside(target, end), beside(&aside, end));
+        if (there || !end.is_empty()) && from.exists() {
+            fs::rename(&from, &to).map_err(|error| failed(&from, &error))?;
+            moved.push(to);
+        }
+    }
+    sync(parent(target)).map_err(|error| failed(target, &error))?;
+    Ok(moved)
 }
 
 /// Schema and epoch of a file that is whole.
@@ -159,7 +173,7 @@ async fn settle(file: &Path) -> Result<(), Error> {
 
 async fn digest(file: PathBuf) -> Result<(u64, String), Error> {
     let shown = file.clone();
-    let read = move || -> std::io::Result<(u64, String)> {
+    let read = move || -> io::Result<(u64, String)> {
         let (mut from, mut hash, mut bytes) = (File::open(&file)?, Sha256::new(), 0);
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -193,13 +207,18 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-fn sync(path: &Path) -> std::io::Result<()> {
+/// Makes an empty file that is its owner's alone.
+fn private(path: &Path) -> io::Result<File> {
+    File::options().create_new(true).write(true).mode(0o600).open(path)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(path, &error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, &error)),
         _ => Ok(()),
     }
 }

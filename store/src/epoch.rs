@@ -8,11 +8,12 @@ use domain::approval::ApprovalState;
 use domain::audit::{AuditDecision, NewAudit};
 use domain::id::IncidentId;
 use domain::job::{NewJob, Urgency};
-use domain::run::{AttemptState, Run, RunState};
+use domain::run::{Attempt, AttemptState, Run, RunState};
 use domain::timeline::{Entry, EntryKind};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::codec::to_doc;
 use crate::events::PEOPLE;
 use crate::flags::EPOCH;
 use crate::gate::Line;
@@ -39,7 +40,8 @@ const WHY: &str = "the store was restored from a backup";
 impl Store {
     /// Begins a new epoch, in one transaction: pending approvals expire, runs that were under way become `unknown`, those that had not begun are
     /// off, what people had asked for and nobody had decided is dropped, everybody is signed out, and automation is paused until a person lets it go
-    /// on. What machines told stays to be decided. `after` is an epoch that it must exceed.
+    /// on. What machines told stays to be decided. What is locked gets a higher fence, so that nothing from before reaches it any more. `after` is an epoch
+    /// that it must exceed.
     ///
     /// # Errors
     /// As any use of the database.
@@ -60,7 +62,8 @@ impl Store {
         for run in tx.active_runs().await? {
             touched.extend(run.incident);
             match run.state {
-                RunState::Unknown => {}
+                // Somebody may have said since what happened, and the run gone on.
+                RunState::Unknown => tx.lose_track(run, now).await?,
                 RunState::Running | RunState::Verifying => {
                     tx.lose_track(run, now).await?;
                     new.unknown += 1;
@@ -81,6 +84,7 @@ impl Store {
         let paused = json!({ "paused": true, "reason": format!("{WHY}: look at what happened since, then resume"), "at": now });
         tx.set_flag(PAUSED_FLAG, &paused).await?;
         tx.set_flag(EPOCH, &json!(new.epoch)).await?;
+        exec!(tx, "update fences set epoch = $1, n = n + 1 where target in (select target from target_locks)", new.epoch);
         let detail = json!({ "before": before, "expired": new.expired, "unknown": new.unknown, "superseded": new.superseded, "dropped": new.dropped });
         tx.audit(&NewAudit {
             at: now,
@@ -98,18 +102,30 @@ impl Store {
 }
 
 impl Tx {
-    /// The outcome of what this run was doing cannot be known any more.
+    /// The outcome of what this run was doing cannot be known any more, nor whether it went on.
     async fn lose_track(&mut self, run: Run, now: Timestamp) -> Result<(), Error> {
-        for mut attempt in self.attempts(run.id).await? {
-            if attempt.state == AttemptState::Started {
-                attempt.state = AttemptState::Unknown;
-                attempt.finished_at = Some(now);
-                attempt.error = Some(WHY.to_owned());
-                self.finish_attempt(&attempt).await?;
-            }
+        let attempts = self.attempts(run.id).await?;
+        let open: Vec<&Attempt> =
+            attempts.iter().filter(|attempt| matches!(attempt.state, AttemptState::Started | AttemptState::Unknown)).collect();
+        if !open.is_empty() && open.iter().all(|attempt| attempt.restored) {
+            return Ok(());
+        }
+        for attempt in &open {
+            let error = attempt.error.as_ref().map_or_else(|| WHY.to_owned(), |error| format!("{error}; {WHY}"));
+            let (state, attempt) = (AttemptState::Unknown, (*attempt).clone());
+            self.finish_attempt(&Attempt { state, finished_at: Some(now), error: Some(error), restored: true, ..attempt }).await?;
+        }
+        // Between two steps: the next one may have been made since, and somebody must be able to say so.
+        if open.is_empty() {
+            let next = next_attempt(&run, &attempts, now);
+            let (id, doc) = (run.id.to_string(), to_doc(&next)?);
+            let sql = "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5)";
+            exec!(self, sql, id, next.index, next.attempt, next.state.as_str(), doc);
         }
         let targets = run.plan.targets().into_iter().collect::<Vec<_>>().join(", ");
-        let why = format!("{WHY} while it was under way: look at {targets}, then settle this run");
+        let look = if targets.is_empty() { "what it does".to_owned() } else { targets };
+        let before = run.reason.as_ref().filter(|_| run.state == RunState::Unknown).map(|reason| format!("{reason}. ")).unwrap_or_default();
+        let why = format!("{before}{WHY} while it was under way, so it may have gone on: look at {look}, then settle this run");
         self.end_run(run, RunState::Unknown, why, now).await
     }
 
@@ -144,5 +160,37 @@ impl Tx {
         };
         let cards: Vec<NewJob> = self.cards_of(id).await?.into_iter().map(|post| card(post.channel)).collect();
         self.enqueue(&cards).await
+    }
+}
+
+/// The attempt that a run between two steps would have made next.
+fn next_attempt(run: &Run, attempts: &[Attempt], now: Timestamp) -> Attempt {
+    let last = attempts.last();
+    let of_last = attempts.iter().filter(|attempt| last.is_some_and(|last| last.index == attempt.index));
+    let failures = of_last.filter(|attempt| attempt.state == AttemptState::Failed && !attempt.again).count();
+    let steps = &run.plan.steps;
+    let retries =
+        |index: i64| usize::try_from(index).ok().and_then(|index| steps.get(index)).map_or(1, |step| step.retry.attempts as usize);
+    let (index, attempt) = match last {
+        Some(last) if last.state == AttemptState::Failed && (last.again || failures < retries(last.index)) => {
+            (last.index, last.attempt + 1)
+        }
+        Some(last) => (last.index + 1, 1),
+        None => (0, 1),
+    };
+    let step = usize::try_from(index).ok().and_then(|index| steps.get(index)).or(run.plan.verify.as_ref().map(|verify| &verify.step));
+    Attempt {
+        run: run.id,
+        index,
+        step: step.map_or_else(|| "end".to_owned(), |step| step.id.clone()),
+        attempt,
+        state: AttemptState::Unknown,
+        started_at: now,
+        finished_at: Some(now),
+        output: None,
+        error: Some(WHY.to_owned()),
+        place: None,
+        again: false,
+        restored: true,
     }
 }

@@ -35,7 +35,8 @@ async fn approve(world: &World, approval: &str) -> anyhow::Result<u16> {
     Ok(answer.status.as_u16())
 }
 
-async fn backup(world: &World, args: &[&str]) -> anyhow::Result<(bool, String)> {
+/// Runs `backup` with these arguments: whether it went well, and what it said.
+pub(crate) async fn backup(world: &World, args: &[&str]) -> anyhow::Result<(bool, String)> {
     let all: Vec<&str> = ["backup"].iter().chain(args).copied().collect();
     let done = world.command(&all).arg("--config").arg(world.config()).run(SOON).await?;
     Ok((done.status.success(), done.stdout + &done.stderr))

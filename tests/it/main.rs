@@ -60,6 +60,8 @@ mod reload;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
+mod restored;
+#[cfg(test)]
 mod slack;
 #[cfg(test)]
 mod storm;
@@ -67,6 +69,8 @@ mod storm;
 mod sweep;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod unknown;
 #[cfg(test)]
 mod watched;
 #[cfg(test)]

@@ -11,6 +11,8 @@ use harness::peers::Nats;
 use harness::world::{Alert, Plan, SOON, World};
 use serde_json::{Value, json};
 
+use crate::backup::backup;
+
 /// One event as it stands on the stream.
 struct Told {
     subject: String,
@@ -154,6 +156,34 @@ async fn a_run_is_asked_for_over_nats_by_whoever_may() -> anyhow::Result<()> {
     ensure!(first["run"].is_string() && first == again, "the same request is the same run: {first} {again}");
     let runs = world.runs().await?;
     ensure!(runs.len() == 1 && runs[0]["id"] == first["run"] && runs[0]["requester"] == "ann", "{runs:?}");
+    Ok(())
+}
+
+/// A restore changes states without the server; the bus hears of that too, whichever way the store came back.
+#[tokio::test]
+async fn what_a_restore_changes_is_told_too() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let mut world = plan(&nats)?.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    subjects_of_any_order(&nats, &["wk.incident.opened", "wk.run.awaiting_approval", "wk.approval.requested"]).await?;
+    let name = world.dir().join("a.backup").to_str().context("no name")?.to_owned();
+    let (made, said) = backup(&world, &["create", "--out", &name]).await?;
+    ensure!(made, "{said}");
+    for (times, way) in [vec!["restored"], vec!["restore", &name, "--force"]].iter().enumerate() {
+        world.stop().await?;
+        let (done, said) = backup(&world, way).await?;
+        ensure!(done, "{said}");
+        world.start().await?;
+        eventually(SOON * 2, async || {
+            let all = told(&nats).await?;
+            for wanted in ["wk.run.superseded", "wk.approval.expired"] {
+                let found = all.iter().filter(|told| told.subject == wanted).count();
+                ensure!(found == times + 1, "{wanted} was told {found} times after `backup {}`", way.join(" "));
+            }
+            Ok(())
+        })
+        .await?;
+    }
     Ok(())
 }
 

@@ -6,6 +6,9 @@ use harness::peers::{Postgres, Stop};
 use harness::world::{Alert, Plan, SOON, body};
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::replicas::replica;
 
 #[tokio::test]
 async fn an_alert_is_approved_remedied_verified_and_closed() -> anyhow::Result<()> {
@@ -27,6 +30,50 @@ async fn an_alert_is_approved_remedied_verified_and_closed() -> anyhow::Result<(
     world.run_in("succeeded", SOON).await?;
     world.send(&[alert.resolved()]).await?;
     world.incident_in(1, "closed", SOON).await?;
+    Ok(())
+}
+
+/// A remedy that works makes its alerts resolve just when the check passes: both change the incident.
+#[tokio::test]
+async fn a_run_ends_whatever_happens_to_its_incident_at_that_moment() -> anyhow::Result<()> {
+    const CHANGE: &str = "begin;
+        update incidents set version = version + 1, doc = jsonb_set(doc::jsonb, '{version}', to_jsonb(version + 1))::text;
+        do $$ begin
+            for n in 1..1200 loop
+                exit when exists (select 1 from pg_locks l where not l.granted and pg_backend_pid() = any(pg_blocking_pids(l.pid)));
+                perform pg_sleep(0.05);
+            end loop;
+        end $$;
+        commit;";
+    let postgres = Postgres::shared().await?;
+    let database = postgres.create_database().await?;
+    let checked = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let mut plan = replica("a", &database)?;
+    let ledger = plan.ledger()?;
+    let step = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": ["once"] } });
+    let verify = json!({ "uses": "http.check", "with": { "url": format!("http://{}/", checked.local_addr()?) } });
+    plan.config["routes"][0]["remedy"] = json!({ "runbook": "restart-service", "mode": "auto" });
+    plan.config["runbooks"]["restart-service"] = json!({ "approval": { "roles": ["sre"] }, "steps": [step], "verify": verify });
+    let world = plan.start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    let (mut asks, _) = tokio::time::timeout(SOON, checked.accept()).await??;
+    // Somebody has changed the incident, and commits that once the end of the run waits for it.
+    let held = database.clone();
+    let changes = tokio::spawn(async move { postgres.psql(&held, CHANGE).await });
+    eventually(SOON, async || {
+        let found = postgres.psql(&database, "select count(*) from pg_locks l join pg_class c on c.oid = l.relation where c.relname = 'incidents' and l.mode = 'RowExclusiveLock' and l.database = (select oid from pg_database where datname = current_database())").await?;
+        ensure!(found == "1", "nobody has the incident: {found}");
+        Ok(())
+    })
+    .await?;
+    let mut request = [0; 4096];
+    ensure!(asks.read(&mut request).await? > 0, "nothing was asked");
+    asks.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await?;
+    changes.await??;
+    let run = world.run_in("succeeded", SOON).await?;
+    let attempts: Vec<_> = run["attempts"].as_array().into_iter().flatten().map(|attempt| attempt["state"].as_str()).collect();
+    assert_eq!((attempts, ledger.lines()), (vec![Some("succeeded"); 2], vec!["once".to_owned()]));
+    world.incident_in(1, "mitigated", SOON).await?;
     Ok(())
 }
 

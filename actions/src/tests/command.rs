@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use domain::action::{ActionCx, ActionError, Effect};
 use serde_json::{Value, json};
 
-use super::{SECRET, World, failed, living, nothing, refused, script, until};
+use super::{SECRET, World, failed, living, nothing, refused, script, unknown, until};
 
 /// Writes its arguments to stdout, each followed by NUL, which no argument can hold.
 const DUMP: &str = "#!/bin/sh\nfor arg in \"$@\"; do printf '%s\\0' \"$arg\"; done\n";
@@ -32,7 +32,23 @@ async fn exit_codes_and_output_come_back() {
     let mut with = sh("exit 3");
     with["expect_exit"] = json!([0, 3]);
     assert_eq!(world.run("command", with).await.unwrap().data["exit"], json!(3));
-    assert!(failed(world.run("command", sh("kill -9 $$")).await).starts_with("killed by signal 9"));
+    assert!(unknown(world.run("command", sh("kill -9 $$")).await).starts_with("killed by signal 9"));
+}
+
+/// Whoever was ended may have done its work before: only where a repeat does no harm is that a failure like any other.
+#[tokio::test]
+async fn what_was_ended_before_it_ended_by_itself_is_not_known_to_have_failed() {
+    let world = World::new().await;
+    for effect in [Effect::ReadOnly, Effect::Idempotent, Effect::Keyed, Effect::Checkable, Effect::AtMostOnce] {
+        let told = if effect.may_repeat() { failed } else { unknown };
+        let run = async |text: &str, limit: u64| {
+            let cx = ActionCx { effect, ..world.cx(None, Duration::from_millis(limit)) };
+            world.action("command").run(&cx, &sh(text)).await
+        };
+        assert!(told(run("echo done; exec sleep 60", 500).await).starts_with("timed out after"), "{effect:?}");
+        assert!(told(run("kill -KILL $$", 30_000).await).starts_with("killed by signal 9"), "{effect:?}");
+        assert!(failed(run("exit 3", 30_000).await).starts_with("exited with 3"), "{effect:?}");
+    }
 }
 
 #[tokio::test]
@@ -223,7 +239,7 @@ async fn a_timeout_ends_the_whole_group() {
     let with = json!({"program": "/bin/sh", "args": [{"-c": "sleep 300 & sleep 300 & echo started; wait"}], "env": {"TIMEOUT_TEST": me()}});
     let began = Instant::now();
     let outcome = world.run_on("command", with, None, Duration::from_millis(1500)).await;
-    let problem = failed(outcome);
+    let problem = unknown(outcome);
     assert!(problem.starts_with("timed out after ") && problem.ends_with("started"), "{problem}");
     assert!(began.elapsed() < Duration::from_secs(9), "TERM was not enough");
     assert_eq!(living(&format!("TIMEOUT_TEST={}", me())), 0);
@@ -235,7 +251,7 @@ async fn who_ignores_term_is_killed_after_ten_seconds() {
     let with =
         json!({"program": "/bin/sh", "args": [{"-c": "trap '' TERM; echo deaf; while :; do sleep 1; done"}], "env": {"DEAF_TEST": me()}});
     let began = Instant::now();
-    assert!(failed(world.run_on("command", with, None, Duration::from_millis(1500)).await).starts_with("timed out"));
+    assert!(unknown(world.run_on("command", with, None, Duration::from_millis(1500)).await).starts_with("timed out"));
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(16), "{took:?}");
     assert_eq!(living(&format!("DEAF_TEST={}", me())), 0);
@@ -284,6 +300,6 @@ async fn what_a_program_leaves_behind_in_its_group_ends_with_it() {
 async fn a_deadline_that_has_passed_leaves_no_time() {
     let world = World::new().await;
     let outcome = world.run_on("command", json!({"program": "/bin/sleep", "args": [300]}), None, Duration::ZERO).await;
-    assert!(failed(outcome).starts_with("timed out"));
+    assert!(unknown(outcome).starts_with("timed out"));
     assert!(world.action("command").check(&nothing(), None).unwrap_err().contains("`program`"));
 }

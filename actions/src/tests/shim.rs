@@ -150,7 +150,7 @@ async fn a_time_limit_and_a_cancel_end_even_those_who_left_the_group() {
             }
         };
         let (outcome, ()) = tokio::join!(action.run(&cx, &with), stop);
-        let problem = failed(outcome);
+        let problem = unknown(outcome);
         assert!(problem.contains(if cancel { "stopped after" } else { "timed out after" }), "{problem}");
         assert_eq!(living(&mark(&world)), 0);
     }
@@ -171,7 +171,7 @@ async fn what_forks_without_end_is_ended_with_its_control_group() {
     let script = super::script(world.dir.path(), "forks", &text);
     let with = json!({ "program": "/bin/sh", "args": [script], "env": { "MARK": world.dir.path() } });
     let cx = world.cx(None, Duration::from_secs(1));
-    let problem = failed(world.action("command").run(&cx, &with).await);
+    let problem = unknown(world.action("command").run(&cx, &with).await);
     assert!(problem.contains("timed out after") && problem.ends_with(&format!("/watchkeeper-{}", intended(&world).pid)), "{problem}");
     assert_eq!(living(&mark(&world)), 0);
     let left = crate::cgroup::Cgroup::make(&intended(&world).pid.to_string());
@@ -202,7 +202,7 @@ async fn a_higher_fence_ends_what_a_lower_one_began_and_a_lower_one_begins_nothi
     let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
     let second = world.action("command").run(&fenced(2), &quick).await.unwrap();
     assert_eq!(second.data["stdout"], "done");
-    assert!(failed(world.action("command").run(&again(&first, &known), &with).await).contains("stopped after"));
+    assert!(unknown(world.action("command").run(&again(&first, &known), &with).await).contains("stopped after"));
     let late = failed(world.action("command").run(&fenced(1), &quick).await);
     assert!(late.contains("a later run has api: its fence is 1.2, this one's 1.1"), "{late}");
     assert_eq!(living(&mark(&world)), 0);

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::shim::{intended, lines, mark, slow, stand_in, take_up};
-use super::{Fate, World, failed, living, script, until};
+use super::{Fate, World, living, script, unknown, until};
 use crate::Executions;
 use crate::cgroup::{self, Cgroup};
 use crate::proc::Stat;
@@ -95,7 +95,7 @@ async fn a_shim_that_cannot_leave_its_control_group_ends_its_command_and_not_its
     let text = "#!/bin/sh\ntrap '' TERM\nsetsid sh -c \"trap '' TERM; sleep 60 & wait; sleep 60\" &\nsleep 60 & wait\nsleep 60\n";
     let with: Value =
         json!({ "program": "/bin/sh", "args": [script(world.dir.path(), "deaf", text)], "env": { "MARK": world.dir.path() } });
-    let problem = failed(world.run_on("command", with, None, Duration::from_secs(1)).await);
+    let problem = unknown(world.run_on("command", with, None, Duration::from_secs(1)).await);
     assert!(problem.contains("timed out after"), "{problem}");
     assert_eq!(intended(&world).pid, shim, "it was to take both");
     assert_eq!(living(&mark(&world)), 0);

@@ -17,6 +17,7 @@ mod basics;
 mod effects;
 mod literal;
 mod people;
+mod places;
 mod routes;
 mod runbooks;
 mod templates;

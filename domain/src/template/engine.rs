@@ -11,8 +11,8 @@ use super::{FUEL, MAX_OUTPUT, TemplateError};
 use crate::text::{clean_line, nearest};
 
 /// Filters on offer: conversions and lookups, none that can blow up its input (`format` and `indent` pad without bound) and none that
-/// belongs to a sink (`escape`, `safe`).
-pub(super) const FILTERS: [&str; 30] = [
+/// belongs to a sink (`escape`, `safe`). The exception is `urlencode`: only who writes a URL knows which part of it is one value.
+pub(super) const FILTERS: [&str; 31] = [
     "abs",
     "bool",
     "capitalize",
@@ -43,6 +43,7 @@ pub(super) const FILTERS: [&str; 30] = [
     "tojson",
     "trim",
     "upper",
+    "urlencode",
 ];
 
 /// Tests on offer, as in `x is defined`.
@@ -209,6 +210,7 @@ fn add_filters(env: &mut Environment<'static>) {
     env.add_filter("tojson", tojson);
     env.add_filter("trim", filters::trim);
     env.add_filter("upper", filters::upper);
+    env.add_filter("urlencode", urlencode);
 }
 
 fn add_tests(env: &mut Environment<'static>) {
@@ -237,6 +239,27 @@ fn replace(value: &str, from: &str, to: &str) -> Result<String, Error> {
 /// Plain JSON: escaping for HTML is the page's business.
 fn tojson(value: &Value) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+}
+
+/// One value as one piece of a path or a query: whatever it holds, it ends neither.
+fn urlencode(value: &Value) -> Result<String, Error> {
+    let text = match value.kind() {
+        ValueKind::Undefined => return Err(Error::from(ErrorKind::UndefinedError)),
+        ValueKind::String | ValueKind::Number | ValueKind::Bool => value.to_string(),
+        _ => return Err(Error::new(ErrorKind::InvalidOperation, "only text and numbers can be a part of a URL")),
+    };
+    if text == "." || text == ".." {
+        // Even escaped they would lead up in a path.
+        return Err(Error::new(ErrorKind::InvalidOperation, "`.` and `..` cannot be a part of a URL"));
+    }
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    Ok(out)
 }
 
 /// A writer that takes [`MAX_OUTPUT`] bytes and remembers when more came.

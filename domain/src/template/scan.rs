@@ -54,6 +54,51 @@ pub(super) fn only_expression<'t>(text: &'t str, blocks: &[Block]) -> Option<&'t
     }
 }
 
+/// A part of a template, in the order of its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'t> {
+    /// It stands for itself.
+    Text(&'t str),
+    /// The expression between `{{` and `}}`.
+    Value(&'t str),
+    /// `{% .. %}`, which makes nothing itself and may leave out or repeat what is around.
+    Statement,
+}
+
+/// The parts of a template that compiles; remarks are left out.
+pub(crate) fn parts(text: &str) -> Vec<Part<'_>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    for block in blocks(text).unwrap_or_default() {
+        found.push(Part::Text(&text[at..block.outer.start]));
+        match block.kind {
+            '{' => found.push(Part::Value(&text[block.inner.clone()])),
+            '%' => found.push(Part::Statement),
+            _ => {}
+        }
+        at = block.outer.end;
+    }
+    found.push(Part::Text(&text[at..]));
+    found
+}
+
+/// Whether all that an expression makes goes through the filter `urlencode` at last. A filter binds closer than any operator, so outside of brackets
+/// there may be none.
+pub(crate) fn is_urlencoded(body: &str) -> bool {
+    let words = words(body);
+    let mut depth = 0_usize;
+    let plain = words.iter().all(|word| {
+        match *word {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth = depth.saturating_sub(1),
+            _ if depth > 0 => {}
+            "." | "|" | "\"\"" => {}
+            word => return is_name(word) && !["if", "else", "and", "or", "not", "in", "is"].contains(&word),
+        }
+        true
+    });
+    plain && words.ends_with(&["|", "urlencode"])
+}
+
 fn next_open(text: &str, from: usize) -> Option<usize> {
     let rest = &text[from..];
     ["{{", "{%", "{#"].iter().filter_map(|open| rest.find(open)).min().map(|at| from + at)

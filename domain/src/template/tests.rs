@@ -34,9 +34,19 @@ fn values_are_filled_in() {
         ("{{ alert | tojson }}", r#"{"firing":true,"note":null,"ratio":0.5,"tags":["a","b"],"value":7}"#),
         ("a\n{{- labels.service -}}\nb\n", "aapib\n"),
         ("<b>{{ '<&' }}", "<b><&"),
+        ("{{ 'a-b_c~d.e' | urlencode }}{{ 7 | urlencode }}", "a-b_c~d.e7"),
+        ("{{ ' /..?&#%é+@:' | urlencode }}", "%20%2F..%3F%26%23%25%C3%A9%2B%40%3A"),
     ] {
         assert_eq!(render(text, &context()).as_deref(), Ok(shown), "{text}");
     }
+}
+
+#[test]
+fn what_leads_up_in_a_path_or_is_no_text_is_no_part_of_a_url() {
+    for text in ["{{ '.' | urlencode }}", "{{ '..' | urlencode }}", "{{ alert.tags | urlencode }}", "{{ alert.note | urlencode }}"] {
+        assert!(render(text, &context()).unwrap_err().contains("of a URL"), "{text}");
+    }
+    assert!(render("{{ labels.zzz | urlencode }}", &context()).is_err());
 }
 
 #[test]

@@ -99,10 +99,11 @@ async fn restore(config: &Path, file: &Path, force: bool) -> anyhow::Result<()> 
         bail!(POSTGRES);
     }
     std::fs::create_dir_all(&config.data_dir).with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
-    let (info, epoch, aside) = backup::restore(options(&config)?, file, force).await?;
+    let (info, epoch, aside) = backup::restore(options(&config)?, file, force, publishes(&config)).await?;
     out(&format!("The store is as it was at {}.", info.made_at));
-    if let Some(aside) = aside {
-        out(&format!("What was there is kept as {}.", aside.display()));
+    if !aside.is_empty() {
+        let names: Vec<String> = aside.iter().map(|name| name.display().to_string()).collect();
+        out(&format!("What was there is kept as {}.", names.join(", ")));
     }
     tell(epoch);
     Ok(())
@@ -111,6 +112,9 @@ async fn restore(config: &Path, file: &Path, force: bool) -> anyhow::Result<()> 
 async fn restored(config: &Path) -> anyhow::Result<()> {
     let config = super::load(config)?;
     let store = Store::open(options(&config)?).await.context("cannot open the store")?;
+    if publishes(&config) {
+        store.publish_lifecycle();
+    }
     let epoch = store.begin_epoch(0).await?;
     store.close().await;
     tell(epoch);
@@ -125,6 +129,11 @@ fn tell(new: NewEpoch) {
          not wanted, then `watchkeeper automation resume`.",
         new.epoch, new.expired, new.unknown, new.superseded, new.dropped
     ));
+}
+
+/// Whether somebody wants to hear of changes. They go out when the server starts.
+fn publishes(config: &Config) -> bool {
+    config.nats.as_ref().is_some_and(|nats| nats.publish.is_some())
 }
 
 fn options(config: &Config) -> anyhow::Result<Options> {

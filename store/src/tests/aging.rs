@@ -6,7 +6,7 @@ use domain::event::Status::Firing;
 use domain::id::IncidentId;
 use domain::inbox::Inbox;
 use domain::incident::{Incident, IncidentState};
-use domain::run::{AttemptState, Run, RunState};
+use domain::run::{Attempt, AttemptState, Run, RunState};
 use domain::timeline::{Entry, EntryKind};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -101,6 +101,52 @@ on_both! {
             assert_eq!(rounds(&store, what, world.now() + DAY).await, count, "{what:?}");
         }
         assert_eq!(store.read().await.unwrap().depths().await.unwrap().jobs_waiting, 1);
+    }
+
+    async fn a_new_epoch_is_above_the_fences_of_what_is_locked_and_leaves_a_question_for_every_run(world) {
+        let store = world.open("a").await;
+        let at = world.now();
+        let started = |state| Run { state, started_at: Some(at), ..run(None, &["web", "db"], at) };
+        // Under way in its first step, between its steps, before its first one, after its last one; and one that nobody knew of before.
+        let runs = [RunState::Running, RunState::Running, RunState::Running, RunState::Running, RunState::Unknown].map(started);
+        let made: [&[AttemptState]; 5] = [
+            &[AttemptState::Started],
+            &[AttemptState::Succeeded],
+            &[],
+            &[AttemptState::Succeeded, AttemptState::Succeeded],
+            &[AttemptState::Succeeded, AttemptState::Unknown],
+        ];
+        let mut tx = store.begin().await.unwrap();
+        for (run, made) in runs.iter().zip(made) {
+            tx.insert_run(run).await.unwrap();
+            for (index, state) in (0..).zip(made) {
+                tx.start_attempt(&Attempt { state: *state, ..attempt(run.id, index, 1, at) }, json!({})).await.unwrap();
+            }
+        }
+        assert!(tx.lock_targets(runs[0].id, &["web", "db"]).await.unwrap());
+        let before = tx.fences_of(runs[0].id).await.unwrap();
+        tx.commit().await.unwrap();
+
+        let new = store.begin_epoch(0).await.unwrap();
+        assert_eq!(new.unknown, 4);
+        let mut tx = store.read().await.unwrap();
+        for (target, fence) in tx.fences_of(runs[0].id).await.unwrap() {
+            assert!(fence.epoch == new.epoch && fence > before[&target] && fence.n == before[&target].n + 1, "{target}: {fence}");
+        }
+        for (run, (index, step)) in runs.iter().zip([(0, "restart"), (1, "restart-db"), (0, "restart-web"), (2, "end"), (1, "restart")]) {
+            let attempts = tx.attempts(run.id).await.unwrap();
+            let asked: Vec<_> = attempts.iter().filter(|attempt| attempt.state == AttemptState::Unknown).collect();
+            assert_eq!(asked.len(), 1, "{attempts:#?}");
+            assert_eq!((asked[0].index, asked[0].step.as_str(), asked[0].restored), (index, step, true));
+            let now = tx.run(run.id).await.unwrap().unwrap();
+            assert!(now.state == RunState::Unknown && now.reason.unwrap().contains("restored from a backup"));
+        }
+        drop(tx);
+        // Once more says nothing that was not said.
+        let said = async || store.read().await.unwrap().run(runs[4].id).await.unwrap().unwrap().reason;
+        let first = said().await;
+        store.begin_epoch(0).await.unwrap();
+        assert_eq!(said().await, first);
     }
 
     async fn a_new_epoch_lets_nothing_go_on_by_itself(world) {

@@ -156,6 +156,7 @@ pub(crate) fn attempt(run: RunId, index: i64, attempt: i64, at: Timestamp) -> At
         error: None,
         place: None,
         again: false,
+        restored: false,
     }
 }
 

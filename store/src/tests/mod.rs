@@ -2,6 +2,7 @@
 
 mod aging;
 mod at_once;
+mod backups;
 mod chain;
 mod cut;
 mod ends;
@@ -39,7 +40,7 @@ pub(crate) async fn commit(store: &Store, body: impl AsyncFnOnce(&mut Tx) -> Res
 pub(crate) struct World {
     pub(crate) clock: ManualClock,
     url: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl World {
@@ -50,7 +51,7 @@ impl World {
             Backend::Postgres => Postgres::shared().await.unwrap().create_database().await.unwrap(),
         };
         let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
-        Self { clock: ManualClock::at(now), url, _dir: dir }
+        Self { clock: ManualClock::at(now), url, dir }
     }
 
     pub(crate) fn options(&self, instance: &str) -> Options {
@@ -66,6 +67,11 @@ impl World {
 
     pub(crate) async fn open(&self, instance: &str) -> Store {
         Store::open(self.options(instance)).await.unwrap()
+    }
+
+    /// Where its SQLite file is, and what a test puts beside it.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -21,7 +21,11 @@ impl Build<'_, '_> {
 
     /// The same, where the parameters stand under another key than `with`.
     pub(super) fn uses_in(&mut self, rules: &RuleSet, node: &Node, key: &str, uses: &str, with: &Value, scope: &Scope<'_>) -> Option<Risk> {
+        let before = self.report.count();
         self.templates(node.find(&[key]), scope);
+        if let Some(with) = node.get(key).filter(|_| before == self.report.count()) {
+            self.places(with, scope);
+        }
         let Some(action) = self.actions.get(uses) else {
             let names: Vec<&str> = self.actions.all().into_iter().map(|action| action.name()).collect();
             self.add(node.find(&["uses"]).at, format!("there is no action `{uses}`"), suggest(uses, names, ""));

@@ -133,10 +133,12 @@ pub struct Step {
     /// The action: `service.restart`, `http.request`, ...
     pub uses: String,
     /// The action's parameters, and `target` where it works on one; text values are templates that see `params`, `labels`, `annotations` and
-    /// `alert`.
+    /// `alert`. What comes from outside (labels, annotations, parameters that are text) is never a `program`, a `cwd`, or the scheme, host or port of
+    /// a `url`, and stands in its path or query as `{{ .. | urlencode }}`.
     #[serde(default)]
     pub with: BTreeMap<String, Value>,
-    /// The most time that an attempt may take. Default 60s.
+    /// The most time that an attempt may take. Default 60s. A command that is ended then may have done its work: where a repeat could do harm
+    /// (see `effect`), its outcome is not known.
     #[serde(default)]
     pub timeout: Option<Dur>,
     /// When a failed attempt is made again. An attempt whose outcome nobody knows is never made again by this.
@@ -146,8 +148,8 @@ pub struct Step {
     /// you can only be stricter.
     #[serde(default)]
     pub effect: Option<Effect>,
-    /// What is done when nobody can know whether it happened, as after a crash of the host. Default: `retry` where a repeat does no harm, `ask`
-    /// where it might. An `at_most_once` step is never retried then.
+    /// What is done when nobody can know whether it happened, as after a crash of the host or a command's `timeout`. Default: `retry` where a repeat
+    /// does no harm, `ask` where it might. An `at_most_once` step is never retried then.
     #[serde(default)]
     pub on_unknown: Option<OnUnknown>,
     /// For `effect: checkable`: the command that tells whether it happened, written as for the action `command`. It exits with 0 if it did, with 10 if

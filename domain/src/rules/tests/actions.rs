@@ -54,6 +54,7 @@ impl Action for Fake {
             "command" => (
                 json!({
                     "program": { "type": "string" },
+                    "cwd": { "type": ["string", "null"] },
                     "args": { "type": "array", "items": { "type": ["string", "object"] } },
                     "nice": { "anyOf": [{ "$ref": "#/$defs/Nice" }, { "type": "null" }] },
                 }),

@@ -281,3 +281,93 @@ fn what_may_follow_an_unknown_outcome() {
       help: say so, or remove the check
     "#);
 }
+
+#[test]
+fn text_from_outside_is_no_path_and_no_host() {
+    let text = r#"runbooks:
+  other:
+    approval: { roles: [sre] }
+    params: { free: { type: text, pattern: "[a-z]+" } }
+    steps:
+      - { id: a, uses: command, with: { program: "/opt/{{ labels.tool }}" } }
+      - { id: b, uses: command, with: { program: /bin/x, cwd: "{{ params.free }}" } }
+      - { id: c, uses: http.check, with: { url: "https://{{ labels.instance }}/health" } }
+      - { id: d, uses: http.check, with: { url: "http://api/{{ annotations.page }}" } }
+"#;
+    assert_snapshot!(problems(text), @r#"
+    rules.yaml:6:50: `labels.tool` is text from outside, which is never a path: `program` is
+      6 |       - { id: a, uses: command, with: { program: "/opt/{{ labels.tool }}" } }
+        |                                                  ^^^^^^^^^^^^^^^^^^^^^^^^
+      help: write it out, or let a parameter of type `choice` say which `program`; arguments may hold `labels.tool`
+    rules.yaml:7:63: `params.free` is text from outside, which is never a path: `cwd` is
+      7 |       - { id: b, uses: command, with: { program: /bin/x, cwd: "{{ params.free }}" } }
+        |                                                               ^^^^^^^^^^^^^^^^^^^
+      help: write it out, or let a parameter of type `choice` say which `cwd`; arguments may hold `params.free`
+    rules.yaml:8:49: `labels.instance` is text from outside, which is never the scheme, host or port of a URL
+      8 |       - { id: c, uses: http.check, with: { url: "https://{{ labels.instance }}/health" } }
+        |                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      help: write them out, or use a parameter of type `target` or `choice`; path and query may hold it, `| urlencode`d
+    rules.yaml:9:49: `annotations.page` is text from outside, and stands in a URL as it is
+      9 |       - { id: d, uses: http.check, with: { url: "http://api/{{ annotations.page }}" } }
+        |                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      help: end it with the filter `urlencode`: `{{ .. | urlencode }}`
+    "#);
+}
+
+/// The first word of the finding about a `url`, if there is one.
+fn about_url(url: &str) -> &'static str {
+    let params = "{ free: { type: text }, at: { type: target }, one: { type: choice, values: [a, b] }, port: { type: integer } }";
+    let step = format!("{{ id: a, uses: http.check, with: {{ url: {} }} }}", serde_json::Value::from(url));
+    let found = problems(&format!("runbooks:\n  other:\n    approval: {{ roles: [sre] }}\n    params: {params}\n    steps: [{step}]\n"));
+    match found.as_str() {
+        "no findings" => "",
+        found if found.contains("never the scheme, host or port") => "host",
+        found if found.contains("stands in a URL as it is") => "bare",
+        found => panic!("{url}: {found}"),
+    }
+}
+
+#[test]
+fn of_a_url_text_from_outside_may_be_path_and_query_alone() {
+    for url in [
+        "https://api/x",
+        "https://{{ params.one }}.example.com:{{ params.port }}/{{ params.at }}",
+        "{{ params.one }}://api/x",
+        "https://api/{{ params.one }}?q={{ labels.x | urlencode }}#{{ alert.status | lower | urlencode }}",
+        "https://api?q={{ (labels.x ~ params.free) | urlencode }}",
+        "https://api/{% if labels.x %}a{% else %}b{% endif %}/{{ labels[\"x\"] | default(\"-\") | urlencode }}",
+        "https://{# who #}api/{{ params.free | urlencode }}",
+    ] {
+        assert_eq!(about_url(url), "", "{url}");
+    }
+    for url in [
+        "{{ labels.url }}",
+        "{{ labels.scheme }}://api/",
+        "https://api.{{ labels.x | urlencode }}",
+        "https://api.{{ labels.x | urlencode }}/x",
+        "https://api:{{ annotations.port }}/x",
+        "https://{{ params.free }}/x",
+        "https://{{ params }}/x",
+        "https://{{ alert.labels.x }}@api/x",
+        "https:///{{ labels.x | urlencode }}/x",
+        "https:/\\{{ labels.x | urlencode }}/x",
+        "https:{{ labels.x | urlencode }}://api/x",
+        "{% if labels.x %}https://a/{% endif %}https://b/",
+        "{% for c in labels.x %}{{ c }}{% endfor %}://api/",
+        "https://api{% if labels.x %}.evil{% endif %}/",
+        "/{{ labels.x | urlencode }}",
+    ] {
+        assert_eq!(about_url(url), "host", "{url}");
+    }
+    for url in [
+        "https://api/{{ labels.x }}",
+        "https://api?q={{ params.free }}",
+        "https://api/{{ labels.x | urlencode | lower }}",
+        "https://api/{{ labels.x ~ labels.y | urlencode }}",
+        "https://api/{{ labels.x | urlencode if labels.y else labels.x }}",
+        "https://api/{{ \"| urlencode\" if labels.x else labels.y | urlencode }}",
+        "https://api/{% for c in labels.x %}{{ c }}{% endfor %}",
+    ] {
+        assert_eq!(about_url(url), "bare", "{url}");
+    }
+}
