@@ -105,6 +105,23 @@ impl Executions {
         }
     }
 
+    /// The same for one of an earlier start for which nobody waits. While its shim lives it has not ended, or may still begin: it is asked to end, and
+    /// its folder stays, so that a later run on its target sees it.
+    pub(crate) fn give_up(&self, id: &str) {
+        let Some(folder) = self.folders.of(id) else { return };
+        let about = About::read(&folder).filter(|_| !shim::is_over(&folder));
+        let shim = about.and_then(|about| Stat::of(about.pid).filter(|stat| stat.is(about.pid, about.began)));
+        match shim {
+            Some(shim) => {
+                tracing::warn!(execution = id, "nobody waits for this command any more: it is ended");
+                if let Err(error) = stop(&folder, shim) {
+                    tracing::warn!(%error, execution = id, "it cannot be asked to end");
+                }
+            }
+            None => self.folders.forget(&folder),
+        }
+    }
+
     async fn begin(&self, cx: &ActionCx, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
         let not_started = |error: io::Error| ProgramError::NotStarted { program: what.program.display().to_string(), error };
         let folder = self.folders.of(&cx.execution).ok_or_else(|| not_started(io::ErrorKind::InvalidInput.into()))?;

@@ -111,6 +111,10 @@ impl ActionCatalogue for Library {
     fn forget(&self, execution: &str) {
         self.executions.forget(execution);
     }
+
+    fn give_up(&self, execution: &str) {
+        self.executions.give_up(execution);
+    }
 }
 
 /// What actions work with.

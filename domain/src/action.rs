@@ -236,6 +236,11 @@ pub trait ActionCatalogue: Send + Sync {
 
     /// The result of this execution is stored elsewhere now, or nobody will ask for it.
     fn forget(&self, _execution: &str) {}
+
+    /// Nobody waits for this execution of an earlier start. What of it still goes on is asked to end, and its folder stays until it has; else as `forget`.
+    fn give_up(&self, execution: &str) {
+        self.forget(execution);
+    }
 }
 
 #[cfg(test)]

@@ -122,14 +122,24 @@ fn fields(incident: &Incident) -> Vec<(String, String)> {
 
 fn automation(parts: Parts<'_>) -> Vec<String> {
     let mut lines: Vec<String> = parts.incident.automation.iter().map(|line| clean_line(line, LINE)).collect();
-    if let Some(run) = parts.runs.first().filter(|run| run.state == RunState::Held || run.state == RunState::Unknown) {
+    if let Some(run) = parts.runs.first() {
         let reason = run.reason.as_deref().unwrap_or("no reason given");
-        let line = clean_line(&format!("{} is {}: {reason}", run.runbook, run.state.as_str()), LINE);
+        let line = match run.state {
+            RunState::Held | RunState::Unknown => format!("{} is {}: {reason}", run.runbook, run.state.as_str()),
+            _ if run.is_ending() => ending_line(run),
+            _ => return lines,
+        };
+        let line = clean_line(&line, LINE);
         if !lines.contains(&line) {
             lines.push(line);
         }
     }
     lines
+}
+
+/// What is said of a run that was cancelled and has not ended.
+pub fn ending_line(run: &Run) -> String {
+    format!("{} is being cancelled: {}", run.runbook, run.reason.as_deref().unwrap_or("what it does is being ended"))
 }
 
 fn approval_card(approval: &Approval, run: &Run) -> ApprovalCard {

@@ -58,6 +58,13 @@ pub struct PlannedStep {
     pub continue_on_error: bool,
 }
 
+impl PlannedStep {
+    /// Whether a person has to say what became of it where nobody knows, before anything else may touch its target.
+    pub fn must_be_settled(&self) -> bool {
+        self.effect != Effect::ReadOnly && (!self.effect.may_repeat() || self.on_unknown == OnUnknown::Ask)
+    }
+}
+
 /// The check that decides whether a run worked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlannedVerify {

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::action::ActionOutput;
+use crate::action::{ActionOutput, Effect};
 use crate::id::{IncidentId, RunId, StartId};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedStep};
 
 /// One execution of a runbook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +40,36 @@ pub struct Run {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// The person who cancelled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
     /// Grows with every change.
     pub version: i64,
+}
+
+impl Run {
+    /// Whether it was cancelled and what was under way then is not over: its targets stay locked until it is, and nothing of it is begun any more.
+    pub fn is_ending(&self) -> bool {
+        self.cancelled_by.is_some() && self.state.is_active()
+    }
+
+    /// The step in this place of the plan; there is none for the verification.
+    pub fn step(&self, index: i64) -> Option<&PlannedStep> {
+        usize::try_from(index).ok().and_then(|index| self.plan.steps.get(index))
+    }
+
+    /// The step that a cancel has to wait for: it may still change something, or nobody knows whether it did.
+    pub fn under_way(&self, attempts: &[Attempt]) -> Option<&PlannedStep> {
+        (0_i64..).zip(&self.plan.steps).find_map(|(index, step)| {
+            let last = attempts.iter().filter(|attempt| attempt.index == index).max_by_key(|attempt| attempt.attempt)?;
+            let waits = match last.state {
+                AttemptState::Started => step.effect != Effect::ReadOnly,
+                AttemptState::Unknown => step.must_be_settled(),
+                AttemptState::Succeeded | AttemptState::Failed => false,
+            };
+            waits.then_some(step)
+        })
+    }
 }
 
 /// Where a run stands.

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::act::PAUSED_FLAG;
 use domain::action::{ActionCx, ActionError, ActionOutput, Effect, RunHost};
 use domain::card::Message;
 use domain::duration::Dur;
@@ -90,7 +89,8 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
         false => step.timeout.after(now),
     };
     let targets = run.plan.targets().into_iter().map(str::to_owned).collect();
-    let host = Arc::new(Host { cx: cx.clone(), targets, step: step.clone(), row: row.clone(), begin, begun: Mutex::default() });
+    let version = run.version;
+    let host = Arc::new(Host { cx: cx.clone(), targets, step: step.clone(), row: row.clone(), version, begin, begun: Mutex::default() });
     let action_cx = ActionCx {
         run: run.id,
         step: step.id.clone(),
@@ -130,13 +130,13 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
     }))
 }
 
-/// Ends when the run is no longer one that may act.
+/// Ends when the run is no longer one that may act: it has ended, or a person cancelled it.
 async fn cancelled(cx: &Cx, run: RunId) {
     loop {
         tokio::time::sleep(ASK_CANCELLED).await;
         let Ok(mut tx) = cx.store.read().await else { continue };
         if let Ok(Some(run)) = tx.run(run).await
-            && matches!(run.state, RunState::Cancelled | RunState::Failed | RunState::TimedOut)
+            && (run.is_ending() || !run.state.is_active())
         {
             return;
         }
@@ -178,6 +178,8 @@ struct Host {
     targets: Vec<String>,
     step: PlannedStep,
     row: Attempt,
+    /// The run's, as it was when it was decided to begin this.
+    version: i64,
     begin: Begin,
     begun: Mutex<Begun>,
 }
@@ -200,11 +202,11 @@ impl Host {
     /// Stores the process that carries the attempt out, with the attempt itself where that is not stored yet.
     async fn store(&self, row: &Attempt, first: bool) -> Result<Option<Stepped>, store::Error> {
         if first {
-            return steps::intend(&self.cx, &self.targets, &self.step, row).await;
+            return steps::intend(&self.cx, self.version, &self.targets, &self.step, row).await;
         }
         let mut batch = Batch::begin(&self.cx).await?;
-        // A cancel that came first wins.
-        if batch.tx.run_state(row.run, PAUSED_FLAG).await?.is_none_or(|(state, _)| state != RunState::Running) {
+        // A cancel that came first wins; one that comes now waits for us.
+        if batch.tx.hold_run(row.run).await?.is_none_or(|run| run.state != RunState::Running || run.is_ending()) {
             return Ok(Some(Stepped::On));
         }
         self.cx.claim.hold(&mut batch.tx).await?;

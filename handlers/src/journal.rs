@@ -1,6 +1,7 @@
 //! The journal of a run: results of attempts, the end of a run, and what is asked when an outcome is not known.
 
 use domain::action::ActionOutput;
+use domain::approval::ApprovalState;
 use domain::audit::AuditDecision;
 use domain::id::{IncidentId, RunId};
 use domain::incident::Happening;
@@ -145,6 +146,8 @@ pub(crate) async fn found(cx: &Cx, mut row: Attempt, told: Told, step: &PlannedS
         return keep_heard(batch, run, row, told, step).await;
     }
     end_attempt(&mut batch, &mut row, &told).await?;
+    // Whoever was asked whether to run it again is asked no more.
+    runs::withdraw_approval(&mut batch, run.id, ApprovalState::Superseded).await?;
     runs::put_state(&mut batch, &mut run, RunState::Running, None).await?;
     let detail = json!({ "step": step.id, "attempt": row.attempt, "state": row.state.as_str() });
     batch.audit("system", "run.found", format!("run:{}", run.id), AuditDecision::Allowed, "result_found", detail);
@@ -243,7 +246,7 @@ async fn tell_end(
 }
 
 /// A run held an incident's resolve back: look again now that it ended.
-fn look_when_quiet(batch: &mut Batch<'_>, incident: IncidentId) {
+pub(crate) fn look_when_quiet(batch: &mut Batch<'_>, incident: IncidentId) {
     let now = batch.now;
     batch.job(NewJob {
         kind: "incident.look",

@@ -33,12 +33,13 @@ pub(crate) async fn keep(cx: Cx) {
     }
 }
 
-/// Removes the results that nobody will ask for. Before anything is begun: a folder without a stored intent may be a new one later.
+/// Removes the results that nobody will ask for, and asks what still goes on there to end. Before anything is begun: a folder without a stored intent may
+/// be a new one later.
 pub(crate) async fn tidy(cx: &Cx) -> Result<(), store::Error> {
     let rows = cx.store.read().await?.unfinished_attempts().await?;
     let wanted: HashSet<&str> = rows.iter().filter_map(|row| row.place.as_ref()?.execution.as_ref()).map(|one| one.id.as_str()).collect();
     for id in cx.actions.kept().into_iter().filter(|id| !wanted.contains(id.as_str())) {
-        cx.actions.forget(&id);
+        cx.actions.give_up(&id);
     }
     Ok(())
 }
@@ -51,7 +52,7 @@ async fn look(cx: &Cx) -> Result<(), store::Error> {
     };
     for row in rows.into_iter().filter(left) {
         let Some(run) = cx.store.read().await?.run(row.run).await? else { continue };
-        let Some(step) = step_of(&run, &row).cloned() else { continue };
+        let Some(step) = run.step(row.index).cloned() else { continue };
         let cx = cx.clone();
         tokio::spawn(async move {
             if let Err(error) = one(&cx, &run, &step, row).await {
@@ -73,6 +74,7 @@ async fn one(cx: &Cx, run: &Run, step: &PlannedStep, mut row: Attempt) -> Result
             }
             Ok(())
         }
+        (AttemptState::Started, state) if !state.is_active() => end_late(cx, run, step, row).await,
         (AttemptState::Unknown, RunState::Unknown) if carry::outlives(cx, step) => {
             let Some(_ours) = cx.wake.under_way.take(&row).filter(|_| has_execution(&row)) else { return Ok(()) };
             match carry::carry_out(cx, run, step, &mut row, Begin::Resume).await.told() {
@@ -98,7 +100,20 @@ pub(crate) async fn interrupted(cx: &Cx, run: &Run, step: &PlannedStep, row: Att
     Ok(Stepped::On)
 }
 
-/// Takes up an attempt that this server began, in this start or an earlier one.
+/// An attempt that is under way though its run has ended, as when a version before this one cancelled it: it is ended too, and how that went is stored.
+async fn end_late(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result<(), store::Error> {
+    if take_up(cx, run, step, row).await? != Stepped::On {
+        return Ok(());
+    }
+    let mut tx = cx.store.begin().await?;
+    let attempts = tx.attempts(run.id).await?;
+    if attempts.iter().all(|attempt| attempt.state != AttemptState::Started) {
+        tx.unlock_targets(run.id).await?;
+    }
+    tx.commit().await
+}
+
+/// Takes up an attempt that this server began, in this start or an earlier one. Of a run that was cancelled or has ended it is ended.
 async fn take_up(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result<Stepped, store::Error> {
     let Some(_ours) = cx.wake.under_way.take(&row) else { return Ok(Stepped::Later(cx.clock.now() + POLL)) };
     // Somebody may have been faster since it was read.
@@ -128,8 +143,4 @@ async fn take_up(cx: &Cx, run: &Run, step: &PlannedStep, row: Attempt) -> Result
 
 fn has_execution(row: &Attempt) -> bool {
     row.place.as_ref().is_some_and(|place| place.execution.is_some())
-}
-
-fn step_of<'r>(run: &'r Run, row: &Attempt) -> Option<&'r PlannedStep> {
-    usize::try_from(row.index).ok().and_then(|index| run.plan.steps.get(index))
 }

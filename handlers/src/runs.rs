@@ -6,7 +6,7 @@ use domain::audit::AuditDecision;
 use domain::event::Sighting;
 use domain::id::{ApprovalId, IncidentId, RunId};
 use domain::job::{NewJob, Urgency};
-use domain::plan::Plan;
+use domain::plan::{ApprovalPolicy, Plan};
 use domain::planning::{self, Asked, NoPlan};
 use domain::route;
 use domain::rules::{Mode, Remedy, Route, RuleSet};
@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Cx;
 use crate::batch::Batch;
-use crate::guards;
+use crate::{guards, journal};
 
 /// After this many fresh requests a run whose plan keeps changing is held.
 pub(crate) const MOST_ASKS: u32 = 3;
@@ -122,10 +122,9 @@ pub(crate) fn fresh_plan(cx: &Cx, rules: &RuleSet, run: &Run) -> Result<Plan, No
     planning::plan(rules, cx.actions.as_ref(), &run.runbook, &given, context, asked)
 }
 
-/// Asks for approval of a run's plan: a new request, with the nonce that makes it unlike any other.
-pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(), store::Error> {
-    let Some(policy) = run.plan.approval.clone() else { return Ok(()) };
-    let approval = Approval {
+/// A request for approval of a run's plan, with the nonce that makes it unlike any other. It is not stored yet.
+pub(crate) fn new_approval(batch: &Batch<'_>, run: &Run, policy: ApprovalPolicy) -> Approval {
+    Approval {
         id: ApprovalId::new(batch.now),
         run: run.id,
         incident: run.incident,
@@ -138,8 +137,31 @@ pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(),
         created_at: batch.now,
         votes: Vec::new(),
         decided_at: None,
-    };
-    batch.insert_approval(&approval).await?;
+    }
+}
+
+/// Asks for approval of a run's plan by a new request.
+pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(), store::Error> {
+    let Some(policy) = run.plan.approval.clone() else { return Ok(()) };
+    let approval = new_approval(batch, run, policy);
+    store_approval(batch, run, &approval).await?;
+    if let Some(id) = run.incident {
+        let roles = approval.policy.roles.iter().cloned().collect::<Vec<_>>().join(", ");
+        batch.tell(
+            id,
+            EntryKind::Approval,
+            run.requester.as_deref(),
+            format!("Asked to approve {}: takes {} of {roles}.", run.runbook, approval.policy.quorum),
+        );
+        batch.hurry(id);
+        batch.note_automation(id, format!("{} waits for approval", run.runbook)).await?;
+    }
+    Ok(())
+}
+
+/// Stores a new request for approval, with its end and its audit row.
+pub(crate) async fn store_approval(batch: &mut Batch<'_>, run: &Run, approval: &Approval) -> Result<(), store::Error> {
+    batch.insert_approval(approval).await?;
     batch.first_job(NewJob {
         kind: "approval.expire",
         key: approval.id.to_string(),
@@ -155,16 +177,31 @@ pub(crate) async fn ask_approval(batch: &mut Batch<'_>, run: &Run) -> Result<(),
         "asked",
         json!({ "run": run.id, "plan_digest": approval.plan_digest, "approval_digest": approval.digest(), "policy": approval.policy }),
     );
-    if let Some(id) = run.incident {
-        let roles = approval.policy.roles.iter().cloned().collect::<Vec<_>>().join(", ");
-        batch.tell(
-            id,
-            EntryKind::Approval,
-            run.requester.as_deref(),
-            format!("Asked to approve {}: takes {} of {roles}.", run.runbook, approval.policy.quorum),
-        );
-        batch.hurry(id);
-        batch.note_automation(id, format!("{} waits for approval", run.runbook)).await?;
+    Ok(())
+}
+
+/// Ends the request for approval that a run waits for, if it does: there is nothing to decide any more.
+pub(crate) async fn withdraw_approval(batch: &mut Batch<'_>, run: RunId, state: ApprovalState) -> Result<bool, store::Error> {
+    let pending = batch.tx.approval_of(run).await?.filter(|approval| approval.state == ApprovalState::Pending);
+    let Some(mut approval) = pending else { return Ok(false) };
+    let votes = approval.votes.len();
+    approval.state = state;
+    approval.decided_at = Some(batch.now);
+    batch.tx.put_approval(&approval, votes).await?;
+    Ok(true)
+}
+
+/// Ends a run that a person cancelled and of which nothing is under way any more: its targets are unlocked.
+pub(crate) async fn end_cancelled(batch: &mut Batch<'_>, run: &mut Run, who: &str) -> Result<(), store::Error> {
+    put_state(batch, run, RunState::Cancelled, Some(format!("cancelled by {who}"))).await?;
+    batch.tx.unlock_targets(run.id).await?;
+    tracing::info!(run.id = %run.id, runbook = %run.runbook, "run cancelled");
+    let Some(incident) = run.incident else { return Ok(()) };
+    batch.hurry(incident);
+    batch.note_automation(incident, format!("{} was cancelled by {who}", run.runbook)).await?;
+    // It held the incident's resolve back.
+    if batch.incident(incident).await?.is_some_and(|incident| incident.quiet_since.is_some()) {
+        journal::look_when_quiet(batch, incident);
     }
     Ok(())
 }
@@ -229,6 +266,7 @@ async fn create(batch: &mut Batch<'_>, wanted: Wanted, why: Option<String>) -> R
         created_at: batch.now,
         started_at: None,
         finished_at: None,
+        cancelled_by: None,
         version: 1,
     };
     batch.insert_run(&run).await?;
@@ -341,11 +379,7 @@ pub(crate) async fn supersede_waiting(batch: &mut Batch<'_>, incident: &domain::
 
 /// Ends a run that has not begun, and its request for approval.
 pub(crate) async fn supersede(batch: &mut Batch<'_>, run: &mut Run, why: String) -> Result<(), store::Error> {
-    if let Some(mut approval) = batch.tx.approval_of(run.id).await?.filter(|approval| approval.state == ApprovalState::Pending) {
-        let votes = approval.votes.len();
-        approval.state = ApprovalState::Superseded;
-        approval.decided_at = Some(batch.now);
-        batch.tx.put_approval(&approval, votes).await?;
+    if withdraw_approval(batch, run.id, ApprovalState::Superseded).await? {
         metrics::counter!("watchkeeper_approvals_total", "outcome" => "superseded").increment(1);
     }
     batch.audit("system", "run.supersede", format!("run:{}", run.id), AuditDecision::Allowed, "over", json!({ "why": why }));

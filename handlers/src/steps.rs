@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use domain::act::PAUSED_FLAG;
 use domain::action::{Effect, OnUnknown};
+use domain::audit::AuditDecision;
 use domain::duration::Dur;
 use domain::plan::PlannedStep;
 use domain::run::{Attempt, AttemptState, Fence, Place, Run, RunState};
+use domain::timeline::EntryKind;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -16,6 +18,7 @@ use crate::carry::{Begin, Outcome, carry_out, outlives};
 use crate::guards;
 use crate::journal::{Onward, ask_people, end, finish, finish_and_go_on, go_on};
 use crate::resume::interrupted;
+use crate::runs;
 
 /// How a run went on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,9 @@ const DID_NOT_HAPPEN: u64 = 10;
 
 /// Carries out the first step that is not finished; after the last one, moves on to the verification.
 pub(crate) async fn next(cx: &Cx, run: &Run, attempts: &[Attempt]) -> Result<Stepped, store::Error> {
+    if let Some(who) = &run.cancelled_by {
+        return wind_down(cx, run, attempts, who).await;
+    }
     for (index, step) in (0_i64..).zip(&run.plan.steps) {
         let made: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.index == index).collect();
         let Some(last) = made.iter().max_by_key(|attempt| attempt.attempt).copied() else {
@@ -81,6 +87,33 @@ pub(crate) async fn next(cx: &Cx, run: &Run, attempts: &[Attempt]) -> Result<Ste
     let stepped = go_on(&mut batch, now, after_last(run)).await?;
     batch.commit().await?;
     Ok(stepped)
+}
+
+/// A person cancelled the run while a step was under way. That one is ended, and then the run; if nobody knows what became of it, people are asked,
+/// and until then its targets stay locked.
+async fn wind_down(cx: &Cx, run: &Run, attempts: &[Attempt], who: &str) -> Result<Stepped, store::Error> {
+    for (index, step) in (0_i64..).zip(&run.plan.steps) {
+        let Some(last) = attempts.iter().filter(|attempt| attempt.index == index).max_by_key(|attempt| attempt.attempt) else { break };
+        match last.state {
+            AttemptState::Started => return interrupted(cx, run, step, last.clone()).await,
+            AttemptState::Unknown if step.must_be_settled() => {
+                let why = last.error.as_deref().unwrap_or("its outcome is not known");
+                return ask_people(cx, run.id, step, &format!("{who} cancelled the run, and of this nobody knows how far it came: {why}"))
+                    .await;
+            }
+            AttemptState::Unknown | AttemptState::Succeeded | AttemptState::Failed => {}
+        }
+    }
+    let mut batch = Batch::begin(cx).await?;
+    let Some(mut run) = batch.tx.run(run.id).await?.filter(|run| run.state == RunState::Running) else { return Ok(Stepped::On) };
+    let why = json!({ "why": format!("cancelled by {who}") });
+    batch.audit("system", "run.end", format!("run:{}", run.id), AuditDecision::Allowed, "cancelled", why);
+    if let Some(incident) = run.incident {
+        batch.tell(incident, EntryKind::Run, None, format!("{} is cancelled: its step is over.", run.runbook));
+    }
+    runs::end_cancelled(&mut batch, &mut run, who).await?;
+    batch.commit().await?;
+    Ok(Stepped::Over)
 }
 
 /// What follows the last step.
@@ -152,7 +185,7 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     let begin = if outlives(cx, step) { Begin::ByAction } else { Begin::Stored };
     let targets: Vec<String> = run.plan.targets().into_iter().map(str::to_owned).collect();
     if begin == Begin::Stored
-        && let Some(stepped) = intend(cx, &targets, step, &row).await?
+        && let Some(stepped) = intend(cx, run.version, &targets, step, &row).await?
     {
         return Ok(stepped);
     }
@@ -163,7 +196,7 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
     let Some(told) = told else { return Ok(Stepped::Later(cx.clock.now())) };
     // It ended before it began: that is an attempt too.
     let unwritten = begin == Begin::ByAction && row.place.as_ref().is_none_or(|place| place.execution.is_none());
-    if unwritten && let Some(stepped) = intend(cx, &targets, step, &row).await? {
+    if unwritten && let Some(stepped) = intend(cx, run.version, &targets, step, &row).await? {
         return Ok(stepped);
     }
     if told.0 == AttemptState::Succeeded && usize::try_from(index).is_ok_and(|index| index + 1 == run.plan.steps.len()) {
@@ -174,17 +207,23 @@ async fn attempt(cx: &Cx, run: &Run, index: i64, step: &PlannedStep, number: i64
 }
 
 /// Stores that an attempt begins; `None` if it may, and otherwise how the run goes on instead.
-/// `targets` are those of the whole run, whose plan stays as it is while it runs.
-pub(crate) async fn intend(cx: &Cx, targets: &[String], step: &PlannedStep, row: &Attempt) -> Result<Option<Stepped>, store::Error> {
+/// `targets` are those of the whole run, whose plan stays as it is while it runs; `version` is the run's, by which it was decided that this comes next.
+pub(crate) async fn intend(
+    cx: &Cx,
+    version: i64,
+    targets: &[String],
+    step: &PlannedStep,
+    row: &Attempt,
+) -> Result<Option<Stepped>, store::Error> {
     let id = row.run;
     let mut batch = Batch::begin(cx).await?;
     // Read in the transaction that stores the intent: a cancel that came first wins.
-    let Some((state, paused)) = batch.tx.run_state(id, PAUSED_FLAG).await? else { return Ok(Some(Stepped::On)) };
+    let Some((state, now, paused)) = batch.tx.run_state(id, PAUSED_FLAG).await? else { return Ok(Some(Stepped::On)) };
+    if state != RunState::Running || now != version {
+        return Ok(Some(Stepped::On));
+    }
     if paused.as_ref().is_some_and(guards::is_paused) {
         return Ok(Some(Stepped::Later(batch.now + PAUSED_WAIT)));
-    }
-    if state != RunState::Running {
-        return Ok(Some(Stepped::On));
     }
     let fences = if targets.is_empty() { BTreeMap::new() } else { batch.tx.fences_of(id).await? };
     if let Some(lost) = targets.iter().find(|target| !fences.contains_key(*target)) {

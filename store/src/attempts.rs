@@ -55,7 +55,8 @@ impl Tx {
         Ok(())
     }
 
-    /// The attempts without a known result, of runs that have not ended, in order.
+    /// The attempts without a known result: those that were begun, whatever became of their runs, and those of which nobody knows while their runs
+    /// have not ended.
     ///
     /// # Errors
     /// As any use of the database.
@@ -92,9 +93,10 @@ impl Tx {
     }
 }
 
-/// Begins with the few runs that have not ended, in this order: SQLite leaves a cross join as it is written.
+/// Without an order: for one SQLite would read all attempts there ever were.
 pub(crate) fn unfinished() -> String {
     format!(
-        "select a.run_id, a.doc from runs r cross join attempts a where r.{ACTIVE} and a.run_id = r.id and a.state in ('started', 'unknown')"
+        "select a.run_id, a.doc from attempts a where a.state in ('started', 'unknown') \
+         and (a.state = 'started' or exists (select 1 from runs r where r.id = a.run_id and r.{ACTIVE}))"
     )
 }

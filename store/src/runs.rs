@@ -121,6 +121,16 @@ impl Tx {
         found.map(|(doc,)| from_doc("runs", id, &doc)).transpose()
     }
 
+    /// The same, for a decision that reads more of it: until the transaction ends nobody else changes it or begins a step of it.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn hold_run(&mut self, id: RunId) -> Result<Option<Run>, Error> {
+        let sql = format!("select doc from runs where id = $1{}", self.lock(" for update"));
+        let found: Option<(String,)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), id.to_string());
+        found.map(|(doc,)| from_doc("runs", id, &doc)).transpose()
+    }
+
     /// A run and what is asked before it starts, in one trip.
     ///
     /// # Errors
@@ -153,16 +163,16 @@ impl Tx {
         Ok(found.is_some_and(|(fires,)| fires))
     }
 
-    /// Where a run stands, and a flag's value if it was ever set: in one trip. It stays there until this transaction ends.
+    /// Where a run stands and its version, and a flag's value if it was ever set: in one trip. Until the transaction ends nobody else changes the run.
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn run_state(&mut self, id: RunId, flag: &str) -> Result<Option<(RunState, Option<Value>)>, Error> {
+    pub async fn run_state(&mut self, id: RunId, flag: &str) -> Result<Option<(RunState, i64, Option<Value>)>, Error> {
         let lock = self.lock(" for update of r");
-        let sql = format!("select r.state, f.value from runs r left join flags f on f.key = $2 where r.id = $1{lock}");
-        let found: Option<(String, Option<String>)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), id.to_string(), clean(flag));
-        let Some((state, value)) = found else { return Ok(None) };
-        Ok(Some((from_word("runs", id, &state)?, value.map(|value| from_doc("flags", flag, &value)).transpose()?)))
+        let sql = format!("select r.state, r.version, f.value from runs r left join flags f on f.key = $2 where r.id = $1{lock}");
+        let found: Option<(String, i64, Option<String>)> = row!(self, sqlx::AssertSqlSafe(sql.as_str()), id.to_string(), clean(flag));
+        let Some((state, version, value)) = found else { return Ok(None) };
+        Ok(Some((from_word("runs", id, &state)?, version, value.map(|value| from_doc("flags", flag, &value)).transpose()?)))
     }
 
     /// An incident's runs, oldest first.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod agents;
 #[cfg(test)]
+mod agents_cancelled;
+#[cfg(test)]
 mod agents_cut;
 #[cfg(test)]
 mod agents_killed;
@@ -20,6 +22,8 @@ mod audit_old;
 mod backup;
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod cancels;
 #[cfg(test)]
 mod claims;
 #[cfg(test)]

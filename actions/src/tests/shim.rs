@@ -87,6 +87,22 @@ async fn a_command_goes_on_without_its_server_and_is_taken_up() {
 }
 
 #[tokio::test]
+async fn a_command_for_which_nobody_waits_is_ended_and_its_folder_stays_until_it_has() {
+    let world = World::new().await;
+    let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "20"));
+    begin_and_leave(&world, &cx, &with).await;
+    let shim = Stat::of(intended(&world).pid).unwrap();
+    let executions = &world.library.executions;
+    executions.give_up(&cx.execution);
+    assert_eq!(executions.kept(), std::slice::from_ref(&cx.execution));
+    until("its shim has ended", || !Stat::of(shim.pid).is_some_and(|now| now.is(shim.pid, shim.start))).await;
+    assert!(shim::is_over(&world.dir.path().join("executions").join(&cx.execution)), "and said how");
+    executions.give_up(&cx.execution);
+    assert_eq!(executions.kept(), Vec::<String>::new());
+    assert_eq!(lines(&world), ["begun"]);
+}
+
+#[tokio::test]
 async fn without_a_stored_intent_nothing_runs() {
     let world = World::new().await;
     world.notes.forgetful.store(true, std::sync::atomic::Ordering::SeqCst);

@@ -28,6 +28,15 @@ pub(super) async fn vote(
     let Some(approval) = batch.tx.approval(id).await? else { return Ok(unknown("approval")) };
     let Some(mut run) = batch.tx.run(approval.run).await? else { return Ok(unknown("run")) };
     let reason = reason.map(|reason| clean_line(&reason, 500)).filter(|reason| !reason.trim().is_empty());
+    match run.state {
+        _ if approval.state != ApprovalState::Pending => {}
+        RunState::AwaitingApproval => {}
+        RunState::Unknown => return super::run::vote_again(batch, granted, &approval, run, approve, reason).await,
+        state => {
+            let text = format!("Nothing waits for this any more: {} is {}.", run.runbook, state.as_str().replace('_', " "));
+            return Ok(ActOutcome::refused("superseded", text));
+        }
+    }
     if approve
         && approval.state == ApprovalState::Pending
         && let Some(over) = guards::nothing_to_remedy(batch, &run).await?
@@ -43,7 +52,11 @@ pub(super) async fn vote(
         Ok(voted) => voted,
         Err(domain::approval::NoVote::Changed) => {
             approval_expire::supersede(batch, &approval, &mut run).await?;
-            return Ok(ActOutcome::refused("superseded", domain::approval::NoVote::Changed.to_string()));
+            let text = match (run.state, &run.reason) {
+                (RunState::Superseded, Some(why)) => format!("Nothing runs: {why}."),
+                _ => domain::approval::NoVote::Changed.to_string(),
+            };
+            return Ok(ActOutcome::refused("superseded", text));
         }
         Err(no_vote) => return Ok(ActOutcome::refused(no_vote.code(), no_vote.to_string())),
     };

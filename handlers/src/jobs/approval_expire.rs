@@ -69,6 +69,11 @@ pub(crate) async fn supersede(batch: &mut Batch<'_>, approval: &Approval, run: &
     );
     let rules = batch.rules.clone();
     match runs::fresh_plan(batch.cx, &rules, run) {
+        // There is nobody to ask, and nobody has said yes.
+        Ok(plan) if plan.approval.is_none() => {
+            let why = "its runbook takes no approval any more, and this was asked for under one that did: ask for it again";
+            runs::supersede(batch, run, why.to_owned()).await
+        }
         Ok(plan) if run.asked < MOST_ASKS => {
             run.plan_digest = plan.digest().to_string();
             run.plan = plan;

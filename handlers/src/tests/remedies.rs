@@ -95,9 +95,12 @@ async fn an_unknown_outcome_is_not_repeated_and_keeps_its_target() {
     world.pass(600).await;
     assert_eq!(changes(&world), 1);
     assert_eq!(world.cx.store.read().await.unwrap().locked_targets().await.unwrap().len(), 1);
+    // A cancel is nobody's word on what happened.
     let run = world.run().await.id;
-    assert!(world.act("ann", Verb::Cancel { run }).await.done);
-    assert!(world.cx.store.read().await.unwrap().locked_targets().await.unwrap().is_empty());
+    let refused = world.act("ann", Verb::Cancel { run }).await;
+    assert!(!refused.done && refused.text.contains("Settle it: Abort ends it"), "{refused:?}");
+    assert_eq!(world.run().await.state, RunState::Unknown);
+    assert_eq!(world.cx.store.read().await.unwrap().locked_targets().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -125,6 +128,42 @@ async fn another_plan_is_another_question() {
     assert_ne!(second.id, first);
     assert!(world.act("ann", Verb::Approve { approval: second.id }).await.done);
     assert_eq!(changes(&world), 1);
+}
+
+/// There is nobody left to ask, and what nobody approved does not run.
+#[tokio::test]
+async fn a_request_whose_runbook_takes_no_approval_any_more_is_off() {
+    let without = RULES.replace("MODE", "observe").replace("    approval: { roles: [sre], quorum: 1, expires: 15m }\n", "");
+    let without = without.replace(", lock_after: 2", "");
+    for queued in [false, true] {
+        let world = World::new("observe").await;
+        world.alert("api", Firing).await;
+        let ask = async |who: &str| {
+            let params = serde_json::Map::from_iter([("target".to_owned(), "api".into())]);
+            let incident = Some(world.incidents().await[0].id);
+            world.act(who, Verb::Run { incident, runbook: "fix".to_owned(), params }).await
+        };
+        assert_eq!(ask("ann").await.code, "awaiting_approval");
+        let approval = world.approval().await.id;
+        if queued {
+            // Approved, and held until the rules have changed.
+            assert!(world.act("bob", Verb::Pause { paused: true, reason: "migration".to_owned() }).await.done);
+            assert!(world.act("bob", Verb::Approve { approval }).await.done);
+            world.reload(&without);
+            assert!(world.act("bob", Verb::Pause { paused: false, reason: String::new() }).await.done);
+            world.pass(10).await;
+        } else {
+            world.reload(&without);
+            let outcome = world.act("bob", Verb::Approve { approval }).await;
+            assert_eq!(outcome.code, "superseded");
+            assert!(outcome.text.contains("ask for it again"), "{outcome:?}");
+        }
+        let run = world.run().await;
+        assert_eq!((run.state, changes(&world)), (RunState::Superseded, 0), "queued: {queued}");
+        assert!(run.reason.unwrap().contains("ask for it again"));
+        assert_eq!(ask("ann").await.code, "queued", "and nothing is in the way");
+        assert_eq!(changes(&world), 1);
+    }
 }
 
 #[tokio::test]

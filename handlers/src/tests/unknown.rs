@@ -2,11 +2,12 @@
 
 use domain::act::{Act, Identity, Place, Verb};
 use domain::action::{ActionError, ActionOutput};
+use domain::approval::ApprovalState;
 use domain::card::{ButtonKind, Card};
 use domain::event::NewEvent;
 use domain::event::Status::Firing;
 use domain::inbox::Inbox;
-use domain::run::{AttemptState, RunState, Settlement};
+use domain::run::{Attempt, AttemptState, RunState, Settlement};
 
 use super::world::{RULES, World};
 
@@ -212,4 +213,198 @@ async fn press(world: &World, card: &Card, kind: ButtonKind, channel: &str, mess
     let seq = world.accept(NewEvent::act("slack", &unique, act)).await;
     world.worker.settle().await.unwrap();
     world.cx.store.outcome(seq, std::time::Duration::ZERO).await.unwrap().unwrap().code
+}
+
+/// A run that somebody asked for and somebody else approved, whose step nobody knows of. `policy` stands in its approval.
+async fn asked_and_lost(policy: &str) -> World {
+    let world = World::new("observe").await;
+    let text = RULES.replace("MODE", "observe").replace("quorum: 1", policy);
+    world.reload(&text.replace("  bob: { roles: [sre] }", "  bob: { roles: [sre] }\n  cas: { roles: [sre] }\n  dan: { roles: [sre] }"));
+    world.alert("api", Firing).await;
+    let incident = Some(world.incidents().await[0].id);
+    let params = serde_json::Map::from_iter([("target".to_owned(), "api".into())]);
+    assert!(world.act("ann", Verb::Run { incident, runbook: "fix".to_owned(), params }).await.done);
+    world.script.lock().unwrap().change_fails = Some(ActionError::Unknown("the connection broke".to_owned()));
+    let approval = world.approval().await.id;
+    for who in ["bob", "cas"] {
+        world.act(who, Verb::Approve { approval }).await;
+    }
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Unknown, 1));
+    world.pass(1).await;
+    world
+}
+
+#[tokio::test]
+async fn to_run_a_step_again_takes_the_word_of_somebody_who_could_approve_it() {
+    let world = asked_and_lost("quorum: 1, exclude: [dan]").await;
+    let first = world.approval().await;
+    let run = world.run().await.id;
+    let again = world.act("ann", Verb::Settle { run, how: Settlement::Again, reason: "I need it".to_owned() }).await;
+    assert!(!again.done && again.code == "requester" && again.text.contains("somebody else has to approve it"), "{again:?}");
+    assert_eq!(settle(&world, "dan", Settlement::Again, "it did not come up").await, "excluded");
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Unknown, 1));
+    assert_eq!(world.approval().await, first, "what is refused leaves no request");
+    // The approval of before has run out: this is a new one.
+    world.pass(3600).await;
+    assert_eq!(settle(&world, "bob", Settlement::Again, "it did not come up").await, "again");
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Succeeded, 2));
+    let fresh = world.approval().await;
+    assert_eq!((fresh.state, fresh.votes.len(), fresh.votes[0].who.as_str()), (ApprovalState::Approved, 1, "bob"));
+    assert!(fresh.id != first.id && fresh.expires_at > world.now() && fresh.requester.as_deref() == Some("ann"));
+}
+
+async fn again(world: &World, who: &str) -> String {
+    settle(world, who, Settlement::Again, "it did not come up").await
+}
+
+#[tokio::test]
+async fn to_run_a_step_again_takes_as_many_as_its_approval_did() {
+    let world = asked_and_lost("quorum: 2").await;
+    assert_eq!(again(&world, "bob").await, "voted");
+    assert_eq!(again(&world, "bob").await, "already_voted");
+    assert_eq!(again(&world, "ann").await, "requester");
+    assert_eq!((world.run().await.state, changes(&world), locked(&world).await), (RunState::Unknown, 1, 1));
+    assert_eq!(again(&world, "cas").await, "again");
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Succeeded, 2));
+    assert!(world.timeline().await.iter().any(|line| line.contains("bob, cas say: run it again")), "{:?}", world.timeline().await);
+}
+
+/// The card asks with its own buttons, and they count the same.
+#[tokio::test]
+async fn to_run_a_step_again_is_approved_on_the_card_too() {
+    let world = asked_and_lost("quorum: 2").await;
+    assert_eq!(again(&world, "bob").await, "voted");
+    let approval = world.approval().await.id;
+    assert_eq!(world.act("ann", Verb::Approve { approval }).await.code, "requester");
+    assert_eq!(world.act("cas", Verb::Approve { approval }).await.code, "again");
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Succeeded, 2));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_further_after_a_no_or_once_it_is_known_what_happened() {
+    let world = asked_and_lost("quorum: 2").await;
+    assert_eq!(again(&world, "bob").await, "voted");
+    let approval = world.approval().await.id;
+    assert_eq!(world.act("cas", Verb::Deny { approval, reason: "no".to_owned() }).await.code, "denied");
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Unknown, 1));
+    // Somebody may ask anew.
+    world.pass(1).await;
+    assert_eq!(again(&world, "cas").await, "voted");
+    let approval = world.approval().await.id;
+    assert_eq!(settle(&world, "bob", Settlement::Abort, "I saw to it").await, "aborted");
+    assert_eq!(world.approval().await.state, ApprovalState::Superseded);
+    assert_eq!(world.act("dan", Verb::Approve { approval }).await.code, "already_decided");
+    assert_eq!((world.run().await.state, changes(&world), locked(&world).await), (RunState::Failed, 1, 0));
+}
+
+#[tokio::test]
+async fn a_late_result_answers_whether_to_run_the_step_again() {
+    let world = asked_and_lost("quorum: 2").await;
+    assert_eq!(again(&world, "bob").await, "voted");
+    let approval = world.approval().await.id;
+    let run = world.run().await;
+    let row = world.cx.store.read().await.unwrap().attempts(run.id).await.unwrap().remove(0);
+    let told = (AttemptState::Succeeded, Some(ActionOutput::default()), None);
+    crate::journal::found(&world.cx, row, told, &run.plan.steps[0]).await.unwrap();
+    assert_eq!(world.act("cas", Verb::Approve { approval }).await.code, "already_decided");
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Succeeded, 1));
+}
+
+/// A run whose first attempt failed and whose second waits.
+async fn between_attempts() -> World {
+    let world = World::new("auto").await;
+    world.reload(&RULES.replace("MODE", "auto").replace("uses: test.change,", "uses: test.change, retry: { attempts: 3, delay: 10m },"));
+    world.script.lock().unwrap().change_fails = Some(ActionError::Failed("no".to_owned()));
+    world.alert("api", Firing).await;
+    assert_eq!((world.run().await.state, changes(&world), locked(&world).await), (RunState::Running, 1, 1));
+    world.script.lock().unwrap().change_fails = None;
+    world
+}
+
+#[tokio::test]
+async fn a_run_that_a_restore_met_between_two_attempts_can_be_aborted() {
+    let world = between_attempts().await;
+    world.cx.store.begin_epoch(0).await.unwrap();
+    assert_eq!(world.run().await.state, RunState::Unknown);
+    let run = world.run().await.id;
+    for how in [Settlement::Ran, Settlement::DidNotRun, Settlement::Again] {
+        let refused = world.act("bob", Verb::Settle { run, how, reason: "I looked".to_owned() }).await;
+        assert!(!refused.done && refused.text.contains("abort it"), "{how:?}: {refused:?}");
+    }
+    assert_eq!((world.run().await.state, locked(&world).await), (RunState::Unknown, 1));
+    assert_eq!(settle(&world, "bob", Settlement::Abort, "I looked").await, "aborted");
+    assert_eq!((world.run().await.state, locked(&world).await, changes(&world)), (RunState::Failed, 0, 1));
+    assert!(world.timeline().await.iter().any(|line| line.contains("bob says: abort (I looked)")), "{:?}", world.timeline().await);
+}
+
+/// The second attempt is under way on another server.
+async fn under_way_elsewhere() -> (World, Attempt) {
+    let world = between_attempts().await;
+    let mut tx = world.cx.store.begin().await.unwrap();
+    let id = world.run().await.id;
+    let first = tx.attempts(id).await.unwrap().remove(0);
+    let place = first.place.clone().map(|place| domain::run::Place { instance: "other".to_owned(), ..place });
+    let second =
+        Attempt { attempt: 2, state: AttemptState::Started, started_at: world.now(), finished_at: None, error: None, place, ..first };
+    tx.start_attempt(&second, serde_json::json!({})).await.unwrap();
+    tx.commit().await.unwrap();
+    (world, second)
+}
+
+#[tokio::test]
+async fn a_cancelled_run_keeps_its_targets_until_its_step_is_over() {
+    let (world, mut row) = under_way_elsewhere().await;
+    let run = world.run().await.id;
+    let before = world.run().await.version;
+    assert_eq!(world.act("ann", Verb::Cancel { run }).await.code, "cancelling");
+    world.pass(2).await;
+    let now = world.run().await;
+    assert_eq!((now.state, now.cancelled_by.as_deref(), locked(&world).await), (RunState::Running, Some("ann"), 1));
+    let card = world.script.lock().unwrap().cards.last().unwrap().clone();
+    assert_eq!(
+        card.automation,
+        ["fix is being cancelled: ann cancelled it; step change is being ended, and api stays locked until it has ended"]
+    );
+    assert_eq!(world.act("bob", Verb::Cancel { run }).await.code, "already");
+    let incident = Some(world.incidents().await[0].id);
+    let params = serde_json::Map::from_iter([("target".to_owned(), "api".into())]);
+    assert_eq!(world.act("bob", Verb::Run { incident, runbook: "fix".to_owned(), params }).await.code, "already");
+    // Whoever had decided before the cancel that a step comes next does not begin it.
+    let third = Attempt { attempt: 3, ..row.clone() };
+    let targets = ["api".to_owned()];
+    let stepped = crate::steps::intend(&world.cx, before, &targets, &now.plan.steps[0], &third).await.unwrap();
+    assert_eq!(stepped, Some(crate::steps::Stepped::On));
+    // It is over.
+    row.state = AttemptState::Failed;
+    row.error = Some("stopped".to_owned());
+    let mut tx = world.cx.store.begin().await.unwrap();
+    tx.finish_attempt(&row).await.unwrap();
+    tx.commit().await.unwrap();
+    world.pass(5).await;
+    let run = world.run().await;
+    assert_eq!((run.state, run.reason.as_deref(), locked(&world).await), (RunState::Cancelled, Some("cancelled by ann"), 0));
+    assert_eq!(changes(&world), 1);
+}
+
+#[tokio::test]
+async fn a_cancelled_run_of_whose_step_nobody_hears_any_more_is_settled_first() {
+    let (world, _) = under_way_elsewhere().await;
+    let run = world.run().await.id;
+    assert_eq!(world.act("ann", Verb::Cancel { run }).await.code, "cancelling");
+    world.pass(3600).await;
+    assert_eq!((world.run().await.state, locked(&world).await), (RunState::Unknown, 1));
+    assert!(world.run().await.reason.unwrap().contains("ann cancelled the run"));
+    assert_eq!(settle(&world, "bob", Settlement::Again, "I looked").await, "cancelled");
+    assert_eq!(settle(&world, "bob", Settlement::Ran, "I looked").await, "ran");
+    assert_eq!((world.run().await.state, locked(&world).await, changes(&world)), (RunState::Cancelled, 0, 1));
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_between_its_attempts_ends_at_once() {
+    let world = between_attempts().await;
+    let run = world.run().await.id;
+    assert_eq!(world.act("ann", Verb::Cancel { run }).await.code, "cancelled");
+    assert_eq!((world.run().await.state, locked(&world).await), (RunState::Cancelled, 0));
+    world.pass(3600).await;
+    assert_eq!(changes(&world), 1);
 }

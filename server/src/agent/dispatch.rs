@@ -46,6 +46,10 @@ impl ActionCatalogue for Dispatch {
     fn forget(&self, execution: &str) {
         self.inner.forget(execution);
     }
+
+    fn give_up(&self, execution: &str) {
+        self.inner.give_up(execution);
+    }
 }
 
 struct Routed {

@@ -54,6 +54,14 @@ impl Ledger {
         Ok(Some(Entry { order, intent: read(&folder.join(INTENT))?, report: read(&folder.join(REPORT))? }))
     }
 
+    /// What was reported of an execution. There is one without an order where the run was stopped before that came.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    pub(super) fn report(&self, execution: &str) -> anyhow::Result<Option<Report>> {
+        read(&self.place(execution)?.join(REPORT))
+    }
+
     /// All orders.
     ///
     /// # Errors
@@ -106,7 +114,12 @@ impl Ledger {
     /// # Errors
     /// If it cannot be kept.
     pub(super) fn keep_report(&self, report: &Report) -> anyhow::Result<()> {
-        write(&self.place(&report.jti)?, REPORT, report)
+        let folder = self.place(&report.jti)?;
+        if !folder.exists() {
+            fs::create_dir_all(&folder)?;
+            sync(&self.folder)?;
+        }
+        write(&folder, REPORT, report)
     }
 
     /// The highest fence that was seen of a target.

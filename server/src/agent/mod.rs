@@ -54,7 +54,7 @@ impl Names {
         format!("{}.agent.{agent}.report", self.prefix)
     }
 
-    /// Not on the stream: who does not hear it now needs no cancel.
+    /// For who hears it now. On the stream a cancel has the subject of the orders, so that it comes behind them.
     fn cancel(&self, agent: &str) -> String {
         format!("{}.agent.{agent}.cancel", self.prefix)
     }

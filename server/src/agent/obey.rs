@@ -10,7 +10,7 @@ use anyhow::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, AckKind};
 use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect};
-use domain::order::{Disobeyed, Ended, Order, Report, SERVER, obey};
+use domain::order::{Cancel, Disobeyed, Ended, Order, Report, SERVER, obey};
 use domain::redact::Redactor;
 use domain::run::Execution;
 use domain::time::{Clock, SystemClock};
@@ -29,6 +29,12 @@ use crate::bus::Link;
 
 /// Waits between two tries to reach NATS.
 pub(super) const RECONNECT: Duration = Duration::from_secs(1);
+/// An order that was signed so long ago, in seconds, is late: since then its run may have been stopped.
+const LATE: i64 = 3;
+/// How long a late order waits for a cancel that lies behind it on the stream.
+const LISTEN: Duration = Duration::from_secs(2);
+/// What is reported where nothing was begun.
+const STOPPED: &str = "the run was stopped before it began";
 /// An action ends by itself at its deadline; this much later it is cut off.
 const CUT_OFF: Duration = Duration::from_secs(20);
 
@@ -42,8 +48,8 @@ pub(crate) struct Agent {
     pub(super) ledger: Arc<Ledger>,
     pub(super) link: Link,
     pub(super) under_way: Mutex<HashMap<String, CancellationToken>>,
-    /// Executions that were stopped before their orders came.
-    pub(super) stopped: Mutex<HashSet<String>>,
+    /// Held while it is decided about an execution: whether its order is obeyed, or that it never will be.
+    judging: Mutex<()>,
     pub(super) hailed: Notify,
     /// How often a server asked for everything anew.
     pub(super) hails: AtomicU64,
@@ -84,7 +90,7 @@ impl Agent {
             ledger: Arc::new(Ledger::open(&settings.data_dir.join("orders"))?),
             link: Link::new(settings.link.clone()),
             under_way: Mutex::default(),
-            stopped: Mutex::default(),
+            judging: Mutex::default(),
             hailed: Notify::new(),
             hails: AtomicU64::new(0),
             settings,
@@ -124,16 +130,17 @@ impl Agent {
         let open: Vec<Entry> = self.ledger.entries()?.into_iter().filter(|entry| entry.report.is_none()).collect();
         let wanted: HashSet<&str> = open.iter().filter_map(|entry| entry.intent.as_ref()).map(|intent| intent.id.as_str()).collect();
         for id in self.library.kept().into_iter().filter(|id| !wanted.contains(id.as_str())) {
-            self.library.forget(&id);
+            self.library.give_up(&id);
         }
         for entry in open {
             let lasting = self.lasting(&entry.order);
             let over = entry.order.exp <= SystemClock.now().as_second();
             match (&entry.intent, lasting || entry.order.effect == Effect::ReadOnly) {
-                (Some(_), _) => self.begin(entry.order, entry.intent),
+                (Some(_), _) => self.begin(entry.order, entry.intent, false),
                 (None, true) if over => self.end(&entry.order, Ended::Failed("the agent stopped before it began".to_owned())),
                 (None, true) => match self.judge(&entry.order)? {
-                    Ok(()) => self.begin(entry.order, None),
+                    // It may be stopped by now.
+                    Ok(()) => self.begin(entry.order, None, true),
                     Err(why) => {
                         self.audit("refused", &why, Some(&entry.order));
                         self.end(&entry.order, Ended::Refused(why));
@@ -161,15 +168,19 @@ impl Agent {
         while let Some(message) = orders.next().await {
             let message = message?;
             // An order is on our disk, or refused for good, before NATS forgets it.
-            self.receive(&message.payload)?;
+            let more = message.info().is_ok_and(|info| info.pending > 0);
+            self.receive(&message.payload, more)?;
             message.ack_with(AckKind::Ack).await.map_err(|error| anyhow::anyhow!("{error}"))?;
         }
         anyhow::bail!("the server ended the subscription")
     }
 
-    /// Judges one order. An error is of our disk: it must come again.
-    fn receive(self: &Arc<Self>, token: &[u8]) -> anyhow::Result<()> {
+    /// Judges one order, or heeds a cancel; `more` lies behind it. An error is of our disk: it must come again.
+    fn receive(self: &Arc<Self>, token: &[u8], more: bool) -> anyhow::Result<()> {
         let Some(order) = self.servers.iter().find_map(|server| server.check::<Order>(token)) else {
+            if let Some(cancel) = self.servers.iter().find_map(|server| server.check::<Cancel>(token)) {
+                return self.heed(&cancel, true);
+            }
             self.audit("refused", "not signed by a server that this agent believes", None);
             return Ok(());
         };
@@ -178,13 +189,16 @@ impl Agent {
             self.audit("refused", &Disobeyed::NotMine(order.aud.clone()).to_string(), Some(&order));
             return Ok(());
         }
-        match self.ledger.entry(&order.jti) {
-            Ok(None) => {}
-            Ok(Some(entry)) => {
-                // The server asks again: what is under way will be told, and what has ended is told once more.
-                if let Some(report) = entry.report {
-                    self.send(report);
+        let _one = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.ledger.entry(&order.jti).and_then(|entry| Ok((entry, self.ledger.report(&order.jti)?))) {
+            Ok((None, None)) => {}
+            // The server asks again: what is under way will be told, and what has ended is told once more.
+            Ok((Some(_), None)) => return Ok(()),
+            Ok((known, Some(report))) => {
+                if known.is_none() {
+                    self.audit("refused", STOPPED, Some(&order));
                 }
+                self.send(report);
                 return Ok(());
             }
             Err(error) => {
@@ -194,7 +208,7 @@ impl Agent {
         }
         if let Err(why) = self.judge(&order)? {
             self.audit("refused", &why, Some(&order));
-            let report = self.report(&order, Ended::Refused(why));
+            let report = self.report(&order.jti, Ended::Refused(why));
             self.ledger.keep_refused(&order, &report)?;
             self.send(report);
             return Ok(());
@@ -204,7 +218,37 @@ impl Agent {
             self.ledger.raise(&order.target.name, fence)?;
         }
         self.audit("allowed", "obeyed", Some(&order));
-        self.begin(order, None);
+        let late = more || SystemClock.now().as_second() - order.iat > LATE;
+        self.begin(order, None, late);
+        Ok(())
+    }
+
+    /// The run of an execution was stopped: what is under way for it is ended, and what has not come yet will not begin. `asked`: who stopped it may not
+    /// have heard how it ended.
+    ///
+    /// # Errors
+    /// If that cannot be kept.
+    pub(super) fn heed(self: &Arc<Self>, cancel: &Cancel, asked: bool) -> anyhow::Result<()> {
+        let ours = cancel.aud == self.settings.name && cancel.iss == SERVER;
+        let Some(execution) = cancel.jti.strip_prefix("cancel/").filter(|_| ours) else { return Ok(()) };
+        let _one = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(execution) {
+            if !token.is_cancelled() {
+                tracing::info!(execution, "the run was stopped by a person");
+                token.cancel();
+            }
+            return Ok(());
+        }
+        match self.ledger.report(execution)? {
+            Some(report) if asked => self.send(report),
+            None if self.ledger.entry(execution)?.is_none() => {
+                let report = self.report(execution, Ended::Refused(STOPPED.to_owned()));
+                self.ledger.keep_report(&report)?;
+                tracing::info!(execution, "the run was stopped before its order came");
+                self.send(report);
+            }
+            Some(_) | None => {}
+        }
         Ok(())
     }
 
@@ -213,13 +257,7 @@ impl Agent {
         let own = self.settings.targets.get(&order.target.name);
         let highest = self.ledger.fence(&order.target.name)?;
         let verdict = obey(order, &self.settings.name, &self.settings.actions, own, highest, SystemClock.now());
-        Ok(verdict
-            .map_err(|why| why.to_string())
-            .and_then(|()| match self.stopped.lock().unwrap_or_else(PoisonError::into_inner).contains(&order.jti) {
-                true => Err("the run was stopped before it began".to_owned()),
-                false => Ok(()),
-            })
-            .and_then(|()| self.action(order)?.check(&order.with, own)))
+        Ok(verdict.map_err(|why| why.to_string()).and_then(|()| self.action(order)?.check(&order.with, own)))
     }
 
     fn action(&self, order: &Order) -> Result<&dyn Action, String> {
@@ -230,18 +268,30 @@ impl Agent {
         order.effect != Effect::ReadOnly && self.action(order).is_ok_and(|action| action.resumable(Some(&order.target)))
     }
 
-    /// Carries out an order that is on the disk, or takes up what was begun for it.
-    fn begin(self: &Arc<Self>, order: Order, resume: Option<Execution>) {
+    /// Carries out an order that is on the disk, or takes up what was begun for it. Of a late one it may be told in a moment that it is off.
+    fn begin(self: &Arc<Self>, order: Order, resume: Option<Execution>, late: bool) {
         let cancelled = CancellationToken::new();
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(order.jti.clone(), cancelled.clone());
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let host = Arc::new(Host::new(&this, &order.jti, cancelled));
-            if let Some(ended) = this.carry_out(&order, resume, &host).await {
+            let ended = match late && this.is_stopped(&host).await {
+                true => Some(Ended::Refused(STOPPED.to_owned())),
+                false => this.carry_out(&order, resume, &host).await,
+            };
+            if let Some(ended) = ended {
                 this.end(&order, ended);
             }
             this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&order.jti);
         });
+    }
+
+    /// Whether it is told within a moment that an order is off.
+    async fn is_stopped(&self, host: &Host) -> bool {
+        tokio::select! {
+            () = host.cancelled.cancelled() => true,
+            () = tokio::time::sleep(LISTEN) => false,
+        }
     }
 
     /// `None`: the agent stops, and what was begun goes on under its shim.
@@ -291,19 +341,9 @@ impl Agent {
         Some(ended.unwrap_or_else(|_| Err(ActionError::Unknown("it did not end in its time".to_owned()))))
     }
 
-    fn report(&self, order: &Order, ended: Ended) -> Report {
-        Report {
-            iss: self.settings.name.clone(),
-            aud: SERVER.to_owned(),
-            jti: order.jti.clone(),
-            iat: SystemClock.now().as_second(),
-            ended,
-        }
-    }
-
     /// Keeps how an order ended, then tells it.
     fn end(self: &Arc<Self>, order: &Order, ended: Ended) {
-        let report = self.report(order, ended);
+        let report = self.report(&order.jti, ended);
         match self.ledger.keep_report(&report) {
             Ok(()) => self.library.forget(&order.jti),
             Err(error) => {
@@ -311,6 +351,16 @@ impl Agent {
             }
         }
         self.send(report);
+    }
+
+    fn report(&self, execution: &str, ended: Ended) -> Report {
+        Report {
+            iss: self.settings.name.clone(),
+            aud: SERVER.to_owned(),
+            jti: execution.to_owned(),
+            iat: SystemClock.now().as_second(),
+            ended,
+        }
     }
 
     /// Puts a report on the stream, as soon as NATS is there.

@@ -1,7 +1,7 @@
 //! An agent among others: it announces itself, and hears who hails it or cancels what it does.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use domain::announcement::{Announcement, PROTOCOL};
@@ -16,8 +16,6 @@ use super::obey::RECONNECT;
 const HELLO: Duration = Duration::from_secs(10);
 /// How often it does at most.
 const HELLO_PAUSE: Duration = Duration::from_millis(500);
-/// Stopped executions that are remembered.
-const MOST_STOPPED: usize = 1000;
 
 impl Agent {
     /// Says every few seconds, and when it is hailed, who is here, of which version, and for which targets.
@@ -58,7 +56,7 @@ impl Agent {
                 self.hailed.notify_one();
                 loop {
                     tokio::select! {
-                        Some(cancel) = cancels.next() => self.cancel(&cancel.payload),
+                        Some(cancel) = cancels.next() => self.hear_cancel(&cancel.payload),
                         Some(_) = hails.next() => {
                             self.hails.fetch_add(1, Ordering::Relaxed);
                             self.hailed.notify_one();
@@ -75,26 +73,12 @@ impl Agent {
         }
     }
 
-    fn cancel(&self, token: &[u8]) {
+    fn hear_cancel(self: &Arc<Self>, token: &[u8]) {
         let Some(cancel) = self.servers.iter().find_map(|server| server.check::<Cancel>(token)) else {
             return self.audit("refused", "a cancel is not signed by a server that this agent believes", None);
         };
-        let Some(execution) = cancel.jti.strip_prefix("cancel/").filter(|_| cancel.aud == self.settings.name) else { return };
-        let token = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(execution).cloned();
-        match token {
-            Some(token) if !token.is_cancelled() => {
-                tracing::info!(execution, "the run was stopped by a person");
-                token.cancel();
-            }
-            Some(_) => {}
-            // Its order may still come.
-            None => {
-                let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-                if stopped.len() >= MOST_STOPPED {
-                    stopped.clear();
-                }
-                stopped.insert(execution.to_owned());
-            }
+        if let Err(error) = self.heed(&cancel, false) {
+            tracing::warn!(error = %format!("{error:#}"), "that an order is off cannot be kept");
         }
     }
 }

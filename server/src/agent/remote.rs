@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use domain::action::{ActionCx, ActionError, ActionOutput, Effect};
+use domain::approval::ApprovalState;
 use domain::canonical::digest;
 use domain::id::uuid_at;
 use domain::order::{Cancel, Ended, Order, Report, SERVER};
@@ -73,7 +74,7 @@ impl Remote {
         if self.roll.key(agent).is_none() {
             return Err(ActionError::Refused(format!("there is no agent {agent} under `agents.known`")));
         }
-        let mut order = self.order(agent, uses, cx, with).await?;
+        let (mut order, over) = self.order(agent, uses, cx, with).await?;
         if cx.effect == Effect::ReadOnly {
             // A look may be repeated under one name, and each is a new one.
             order.jti = look(&order.jti, uuid_at(self.clock.now()));
@@ -83,24 +84,34 @@ impl Remote {
         } else if cx.resume.as_ref().is_some_and(|known| known.digest != content(&order)) {
             return Err(ActionError::Unknown("what was ordered is not what the plan says now".to_owned()));
         }
-        let stopped = CancellationToken::new();
+        let talk = Talk { stopped: CancellationToken::new(), sent: CancellationToken::new() };
+        if over {
+            talk.stopped.cancel();
+        }
+        if cx.resume.is_some() {
+            // What an earlier start of ours may have sent must be asked after.
+            talk.sent.cancel();
+        }
         tokio::select! {
-            ended = self.wait(agent, &order, cx, &stopped) => ended,
-            never = self.tell_cancel(agent, &order, cx, &stopped) => match never {},
+            ended = self.wait(agent, &order, cx, &talk) => ended,
+            never = self.tell_cancel(agent, &order, cx, &talk) => match never {},
         }
     }
 
-    async fn order(&self, agent: &str, uses: &str, cx: &ActionCx, with: &Value) -> Result<Order, ActionError> {
+    /// The order, and whether its run was cancelled or has ended.
+    async fn order(&self, agent: &str, uses: &str, cx: &ActionCx, with: &Value) -> Result<(Order, bool), ActionError> {
         let target = cx.target.clone().ok_or_else(|| ActionError::Refused("an order needs a target".to_owned()))?;
         let read = async {
             let mut tx = self.store.read().await?;
             let run = tx.run(cx.run).await?;
-            let approval = tx.approval_of(cx.run).await?;
+            // The last that was given: one that is asked for afterwards changes nothing about what was ordered.
+            let approval = tx.approvals_of(cx.run).await?.into_iter().rfind(|approval| approval.state == ApprovalState::Approved);
             Ok::<_, store::Error>((run, approval))
         };
         let (run, approval) = read.await.map_err(|error| ActionError::Failed(format!("the run cannot be read: {error}")))?;
         let run = run.ok_or_else(|| ActionError::Refused("the run is gone".to_owned()))?;
-        Ok(Order {
+        let over = run.is_ending() || !run.state.is_active();
+        let order = Order {
             iss: SERVER.to_owned(),
             aud: agent.to_owned(),
             jti: cx.execution.clone(),
@@ -118,15 +129,14 @@ impl Remote {
             plan_digest: run.plan_digest,
             approvals: approval.iter().map(|approval| approval.digest().to_string()).collect(),
             fence: cx.fence,
-        })
+        };
+        Ok((order, over))
     }
 
     /// Puts the order on the stream, again and again under one execution, until the report is in the store. It goes to an agent that announced what it
     /// takes; until then it stays here, where it can be taken back.
-    async fn wait(&self, agent: &str, order: &Order, cx: &ActionCx, stopped: &CancellationToken) -> Result<ActionOutput, ActionError> {
+    async fn wait(&self, agent: &str, order: &Order, cx: &ActionCx, talk: &Talk) -> Result<ActionOutput, ActionError> {
         let until = cx.deadline.max(self.clock.now()) + GRACE;
-        // What an earlier start of ours may have sent must be asked after.
-        let mut sent = cx.resume.is_some();
         let (mut told, mut asked, mut problem) = (None::<Instant>, 0_u32, None);
         loop {
             match self.store.read().await {
@@ -137,7 +147,8 @@ impl Remote {
                 },
                 Err(error) => tracing::warn!(%error, "a report cannot be looked for"),
             }
-            if !sent && stopped.is_cancelled() {
+            let (sent, stopped) = (talk.sent.is_cancelled(), talk.stopped.is_cancelled());
+            if !sent && stopped {
                 return Err(ActionError::Failed(format!("the run was stopped before the agent {agent} was told: nothing was begun")));
             }
             let now = self.clock.now();
@@ -149,13 +160,14 @@ impl Remote {
                     ActionError::Failed(format!("the agent {agent} was not told in the step's time, so nothing was begun: {why}"))
                 });
             }
-            if told.is_none_or(|at| at.elapsed() >= AGAIN) {
+            // Of a run that was cancelled nothing is ordered any more, not even again.
+            if !stopped && told.is_none_or(|at| at.elapsed() >= AGAIN) {
                 match self.roll.fit(agent, &order.uses, &order.target.name) {
                     Fit::No(why) if !sent => {
                         return Err(ActionError::Refused(format!("no order was sent to the agent {agent}: {why}")));
                     }
                     Fit::Unheard(why) if !sent => problem = Some(why),
-                    _ => match self.tell(agent, order, asked, &mut sent).await {
+                    _ => match self.tell(agent, order, asked, &talk.sent).await {
                         Ok(()) => {
                             (told, problem) = (Some(Instant::now()), None);
                             asked += 1;
@@ -171,20 +183,26 @@ impl Remote {
         }
     }
 
-    /// `sent` says afterwards whether the agent may have got it.
-    async fn tell(&self, agent: &str, order: &Order, asked: u32, sent: &mut bool) -> anyhow::Result<()> {
+    /// `sent` says from then on that the agent may have got it.
+    async fn tell(&self, agent: &str, order: &Order, asked: u32, sent: &CancellationToken) -> anyhow::Result<()> {
         let context = jetstream::new(self.link.client().await?);
         find_stream(&context, &self.names).await?;
         let id = format!("{}/{}/{asked}", order.jti, self.clock.now().as_second());
         let token = self.signer.sign(order)?;
-        *sent = true;
+        sent.cancel();
         put(&context, self.names.order(agent), id, token).await
     }
 
-    /// Tells the agent when the run is cancelled, again and again: its report says how that ended.
-    async fn tell_cancel(&self, agent: &str, order: &Order, cx: &ActionCx, stopped: &CancellationToken) -> std::convert::Infallible {
-        cx.host.cancelled().await;
-        stopped.cancel();
+    /// Tells the agent when the run is cancelled, again and again: its report says how that ended. Who listens hears of it at once; on the stream it lies
+    /// behind the order for an agent that comes later, and for the next start of one that had no time to obey it.
+    async fn tell_cancel(&self, agent: &str, order: &Order, cx: &ActionCx, talk: &Talk) -> std::convert::Infallible {
+        if !talk.stopped.is_cancelled() {
+            cx.host.cancelled().await;
+            talk.stopped.cancel();
+        }
+        // Who was never told needs no cancel, and will not be told.
+        talk.sent.cancelled().await;
+        let mut laid = None::<Instant>;
         loop {
             let cancel = Cancel {
                 iss: SERVER.to_owned(),
@@ -194,7 +212,14 @@ impl Remote {
             };
             let told = async {
                 let client = self.link.client().await?;
-                client.publish(self.names.cancel(agent), self.signer.sign(&cancel)?.into()).await?;
+                let token = self.signer.sign(&cancel)?;
+                client.publish(self.names.cancel(agent), token.clone().into()).await?;
+                if laid.is_none_or(|at| at.elapsed() >= AGAIN) {
+                    // One in a minute is enough for an agent that stays away.
+                    let id = format!("{}/{}", cancel.jti, cancel.iat / 60);
+                    put(&jetstream::new(client), self.names.order(agent), id, token).await?;
+                    laid = Some(Instant::now());
+                }
                 anyhow::Ok(())
             };
             if let Err(error) = told.await {
@@ -218,6 +243,14 @@ fn look(execution: &str, one: Uuid) -> String {
 /// Whether an execution is a look.
 pub(super) fn is_look(execution: &str) -> bool {
     execution.rsplit_once('-').is_some_and(|(_, last)| last.len() == 32 && Uuid::try_parse(last).is_ok())
+}
+
+/// What is known of a conversation with an agent.
+struct Talk {
+    /// The run was cancelled, or has ended.
+    stopped: CancellationToken,
+    /// The agent may have got the order.
+    sent: CancellationToken,
 }
 
 /// What an order says of its content: not when it was signed.

@@ -139,6 +139,7 @@ pub(crate) fn run(incident: Option<IncidentId>, targets: &[&str], at: Timestamp)
         created_at: at,
         started_at: None,
         finished_at: None,
+        cancelled_by: None,
         version: 1,
     }
 }

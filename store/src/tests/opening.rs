@@ -263,10 +263,7 @@ async fn sqlite_finds_what_is_open_or_under_way_by_index() {
     let world = World::new(Backend::Sqlite).await;
     drop(world.open("a").await);
     let mut conn = connect(&world).await;
-    assert_eq!(
-        plan(&mut conn, &crate::attempts::unfinished()).await,
-        ["SCAN r USING INDEX runs_active", "SEARCH a USING INDEX attempts_unfinished (run_id=?)"]
-    );
+    assert_eq!(plan(&mut conn, &crate::attempts::unfinished()).await[0], "SCAN a USING INDEX attempts_unfinished");
     assert_eq!(plan(&mut conn, &crate::incidents::list(true)).await, ["SEARCH incidents USING INDEX incidents_open_number (number<?)"]);
     assert_eq!(plan(&mut conn, &crate::runs::list(true)).await, ["SCAN runs USING INDEX runs_active_id"]);
 }

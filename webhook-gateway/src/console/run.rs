@@ -133,7 +133,7 @@ fn decide(viewer: &Viewer, run: &Run, approval: Option<&Approval>) -> Markup {
                     }
                 }
             }
-            @if run.state.is_active() {
+            @if run.state.is_active() && run.state != RunState::Unknown && !run.is_ending() {
                 form method="post" action=(action) {
                     (csrf(viewer)) input type="hidden" name="act" value="cancel"; button type="submit" { "Cancel the run" }
                 }
