@@ -61,7 +61,7 @@ impl Worker {
 
     /// Runs until [`crate::Wake::stop`], then waits for what is at hand.
     pub async fn run(self) {
-        if let Err(error) = self.enqueue_upkeep().await {
+        if let Err(error) = self.begin().await {
             tracing::error!(%error, "upkeep could not be queued: it will be with the next start");
         }
         if let Err(error) = resume::tidy(&self.cx).await {
@@ -126,7 +126,12 @@ impl Worker {
         }
     }
 
-    async fn enqueue_upkeep(&self) -> Result<(), store::Error> {
+    /// What a start begins with: the rounds, and another try for cards that were given up.
+    pub(crate) async fn begin(&self) -> Result<(), store::Error> {
+        let revived = self.cx.store.revive_jobs(jobs::chat_card::KIND).await?;
+        if revived > 0 {
+            tracing::info!(cards = revived, "cards that were given up are tried again");
+        }
         let mut tx = self.cx.store.begin().await?;
         let now = self.cx.clock.now();
         tx.enqueue(&[jobs::upkeep::first(now), jobs::prune::first(now)]).await?;

@@ -26,6 +26,18 @@ const FREED: &str = "state = 'waiting', instance = null, start_id = null, lease_
 
 const URGENCIES: [Urgency; 4] = [Urgency::Person, Urgency::Action, Urgency::Tell, Urgency::Upkeep];
 
+/// Goes on with a condition on jobs: none of these kinds.
+macro_rules! but_not {
+    ($sql:ident, $kinds:expr) => {
+        if !$kinds.is_empty() {
+            $sql.push(" and kind not in (").push_values($kinds.iter().copied(), |mut b, kind| {
+                b.push_bind(kind);
+            });
+            $sql.push(")");
+        }
+    };
+}
+
 impl Tx {
     /// Deletes those of these claimed jobs that are ours and have no newer one; gives their ids and claims. Each is locked while it is looked at, so that one
     /// to which a newer one is being added at the moment is judged as it is afterwards.
@@ -94,13 +106,7 @@ impl Tx {
             let found: Vec<Claimed> = rows_built!(self, |sql| {
                 sql.push("with first as materialized (select id, kind, due_at from jobs where state = 'waiting' and urgency = ");
                 sql.push_bind(*urgency).push(" and due_at <= ").push_bind(now);
-                if !unwanted.is_empty() {
-                    sql.push(" and kind not in (")
-                        .push_values(&unwanted, |mut b, kind| {
-                            b.push_bind(*kind);
-                        })
-                        .push(")");
-                }
+                but_not!(sql, unwanted);
                 sql.push(" order by due_at, id limit ").push_bind(rest).push(lock);
                 sql.push("), due as (select id from (select id, kind, row_number() over (partition by kind order by due_at, id) as n from first) f");
                 if !most.is_empty() {
@@ -176,13 +182,7 @@ impl Tx {
         let found: Vec<(i64,)> = rows_built!(self, |sql| {
             sql.push("select cast(k.column1 as bigint) from (values (0), (1), (2), (3)) k where exists (select 1 from jobs where ");
             sql.push("state = 'waiting' and urgency = k.column1 and due_at <= ").push_bind(now);
-            if !unwanted.is_empty() {
-                sql.push(" and kind not in (")
-                    .push_values(unwanted, |mut b, kind| {
-                        b.push_bind(*kind);
-                    })
-                    .push(")");
-            }
+            but_not!(sql, unwanted);
             sql.push(") order by 1");
         });
         Ok(found.into_iter().map(|(rank,)| rank).collect())
@@ -318,6 +318,27 @@ impl Store {
         let mut tx = self.core.begin(Line::Other).await?;
         tx.free(job, Some(due_at), job.attempts, Some(why)).await?;
         tx.commit().await
+    }
+
+    /// Jobs of a kind that were given up get another chance, the newest of each key that has none waiting. That they were tried is not forgotten.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn revive_jobs(&self, kind: &str) -> Result<u64, Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        let revived = exec!(
+            tx,
+            "update jobs set state = 'waiting', due_at = $1 where state = 'dead' and kind = $2 \
+             and id in (select max(id) from jobs where state = 'dead' and kind = $2 group by key) \
+             and not exists (select 1 from jobs j where j.kind = $2 and j.key = jobs.key and j.state <> 'dead')",
+            micros(self.core.clock.now()),
+            clean(kind)
+        );
+        if revived > 0 {
+            tx.changed(Change::Jobs);
+        }
+        tx.commit().await?;
+        Ok(revived)
     }
 
     /// A claimed job will never work: it stays for people to look at. A newer one of its key gets its own chance.

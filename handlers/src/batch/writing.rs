@@ -18,9 +18,8 @@ use tokio::sync::watch;
 use super::{Batch, FOLD_ABOVE, Held};
 use crate::claim::LEASE;
 use crate::hands::Taken;
+use crate::jobs::chat_card::KIND as CARD;
 
-/// The kind of the jobs that keep cards current.
-const CARD: &str = "chat.card";
 /// Changes of a card within this time are told in one edit.
 const GATHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 

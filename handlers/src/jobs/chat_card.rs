@@ -21,6 +21,9 @@ use crate::cards::{Spot, card_at, parts_for};
 
 pub(crate) struct ChatCard;
 
+/// The kind of the jobs that keep cards current.
+pub(crate) const KIND: &str = "chat.card";
+
 /// The longest pause between two tries of what cannot be reached.
 pub(super) const MOST_PAUSE: SignedDuration = SignedDuration::from_secs(60);
 /// The pause after a refusal: people have to change something first, a token or who is in a channel.
@@ -33,7 +36,7 @@ const LONG_CLOSED: SignedDuration = SignedDuration::from_hours(7 * 24);
 #[async_trait]
 impl Job for ChatCard {
     fn kind(&self) -> &'static str {
-        "chat.card"
+        KIND
     }
 
     fn at_once(&self) -> usize {

@@ -47,6 +47,21 @@ on_both! {
         assert_eq!(second.key, "other");
     }
 
+    async fn what_was_given_up_gets_another_chance_once_per_key(world) {
+        let store = world.open("a").await;
+        for key in ["a", "b", "b", "c"] {
+            enqueue(&store, &[job("card", key, world.now())]).await;
+            let [mine] = claim(&store).await;
+            store.bury_job(&mine, "refused").await.unwrap();
+            world.clock.advance(MINUTE);
+        }
+        enqueue(&store, &[job("card", "c", world.now() + MINUTE), job("other", "d", world.now() + MINUTE)]).await;
+        assert_eq!((store.revive_jobs("card").await.unwrap(), store.revive_jobs("card").await.unwrap()), (2, 0));
+        let [first, second] = claim(&store).await;
+        assert_eq!(((first.key.as_str(), first.attempts), (second.key.as_str(), second.attempts)), (("a", 1), ("b", 1)));
+        assert_eq!(store.read().await.unwrap().depths().await.unwrap().jobs_dead, 2, "an older one, and one that waits anew");
+    }
+
     async fn the_urgent_come_first_then_the_longest_due(world) {
         let store = world.open("a").await;
         let mut jobs = Vec::new();

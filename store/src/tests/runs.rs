@@ -4,7 +4,7 @@ use domain::alert::AlertState;
 use domain::approval::{ApprovalState, Vote};
 use domain::id::{ApprovalId, IncidentId, RunId};
 use domain::incident::IncidentState;
-use domain::run::{Attempt, AttemptState, RunState};
+use domain::run::{Attempt, AttemptState, Run, RunState};
 use jiff::SignedDuration;
 
 use super::make::{NASTY, alert, approval, attempt, incident, run};
@@ -204,6 +204,56 @@ on_both! {
         first.state = AttemptState::Succeeded;
         let mut tx = store.read().await.unwrap();
         assert_eq!(tx.attempts(id).await.unwrap(), [first, second, attempt(id, 1, 1, world.now())]);
+    }
+
+    async fn what_was_begun_is_looked_for_whatever_became_of_its_run(world) {
+        let store = world.open("a").await;
+        let mut wanted = Vec::new();
+        for (run_is, attempt_is, looked_for) in [
+            (RunState::Running, AttemptState::Started, true),
+            (RunState::Cancelled, AttemptState::Started, true),
+            (RunState::Unknown, AttemptState::Unknown, true),
+            (RunState::Failed, AttemptState::Unknown, false),
+            (RunState::Running, AttemptState::Failed, false),
+        ] {
+            let run = Run { state: run_is, ..run(None, &["web"], world.now()) };
+            let begun = attempt(run.id, 0, 1, world.now());
+            let stands = Attempt { state: attempt_is, ..begun.clone() };
+            commit(&store, async |tx| {
+                tx.insert_run(&run).await?;
+                tx.start_attempt(&begun, json!({})).await?;
+                if attempt_is == AttemptState::Started { Ok(()) } else { tx.finish_attempt(&stands).await }
+            })
+            .await
+            .unwrap();
+            wanted.extend(looked_for.then_some(stands));
+        }
+        wanted.sort_by_key(|attempt| attempt.run);
+        assert_eq!(store.read().await.unwrap().unfinished_attempts().await.unwrap(), wanted);
+    }
+
+    /// A cancel looks at what is under way before it decides, and a step looks whether it is cancelled before it begins: one after the other.
+    async fn a_run_that_is_held_is_seen_as_it_is_afterwards(world) {
+        let store = world.open("a").await;
+        let mut one = run(None, &["web"], world.now());
+        commit(&store, async |tx| tx.insert_run(&one).await).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(tx.hold_run(one.id).await.unwrap().unwrap(), one);
+        let (other, id) = (store.clone(), one.id);
+        let looks = tokio::spawn(async move {
+            let mut tx = other.begin().await.unwrap();
+            let (state, version, flag) = tx.run_state(id, "paused").await.unwrap().unwrap();
+            tx.commit().await.unwrap();
+            (state, version, flag)
+        });
+        // Time in which it may not be answered.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        assert!(!looks.is_finished());
+        one.state = RunState::Cancelled;
+        one.version = 2;
+        tx.put_run(&one, 1).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(looks.await.unwrap(), (RunState::Cancelled, 2, None));
     }
 
     async fn an_approval_is_decided_once(world) {
