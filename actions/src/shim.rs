@@ -30,6 +30,8 @@ use crate::program::{Bounds, Finished, How, Invocation, ProgramError, Reach, run
 
 /// The argument that makes the server's program a shim.
 pub const WORD: &str = "shim";
+/// How long a shim waits before it tries again to write a result for which there was no room.
+const NO_ROOM: Duration = Duration::from_secs(1);
 /// No order is longer: standard input for the command is at most 1 MiB.
 const MAX_ORDER: u64 = 8 * 1024 * 1024;
 
@@ -105,7 +107,7 @@ async fn serve() -> io::Result<()> {
         let folder = order.folder.clone();
         let (result, took) = carry_out(order, &mut ears, cgroup.clone()).await;
         let by_itself = matches!(&result, Ok(Finished { how: How::Ended(_), .. }) | Err(ProgramError::NotStarted { .. }));
-        write_result(&folder, result, took)?;
+        keep_result(&folder, result, took, &mut ears).await?;
         if !by_itself || !proc::childless() {
             return Ok(());
         }
@@ -123,18 +125,10 @@ pub(crate) fn said(folder: &Path) -> String {
 
 async fn carry_out(order: Order, ears: &mut Ears, cgroup: Option<Arc<Cgroup>>) -> (Result<Finished, ProgramError>, Duration) {
     let began = tokio::time::Instant::now();
-    let asked = order.folder.join(STOP);
-    if asked.exists() {
+    if order.folder.join(STOP).exists() {
         return (Err(not_started("it was stopped before it began".to_owned())), Duration::ZERO);
     }
-    let stop = async {
-        loop {
-            tokio::select! {
-                _ = ears.term.recv() => return,
-                _ = ears.look.recv() => if asked.exists() { return },
-            }
-        }
-    };
+    let stop = stopped(ears, &order.folder);
     let tap = Tap::default();
     let limit = Duration::from_millis(order.limit_ms);
     let bounds = Bounds { limit, stop, reach: Reach::Descendants, cgroup, tap: tap.clone() };
@@ -188,7 +182,34 @@ async fn read_order(from: &mut (impl AsyncRead + Unpin)) -> Option<Order> {
     serde_json::from_slice(&body).ok()
 }
 
-fn write_result(folder: &Path, result: Result<Finished, ProgramError>, took: Duration) -> io::Result<()> {
+/// Writes the result. On a full disk it waits for room: what is known now nobody could find out again. Who wants it to end is not kept waiting.
+async fn keep_result(folder: &Path, result: Result<Finished, ProgramError>, took: Duration, ears: &mut Ears) -> io::Result<()> {
+    let bytes = encode_result(folder, result, took)?;
+    let stop = stopped(ears, folder);
+    tokio::pin!(stop);
+    loop {
+        match folders::write_result(folder, &bytes) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => tokio::select! {
+                () = &mut stop => return Err(error),
+                () = tokio::time::sleep(NO_ROOM) => {}
+            },
+            written => return written,
+        }
+    }
+}
+
+/// Until TERM, or until somebody has asked for the end of the execution in this folder.
+async fn stopped(ears: &mut Ears, folder: &Path) {
+    let asked = folder.join(STOP);
+    loop {
+        tokio::select! {
+            _ = ears.term.recv() => return,
+            _ = ears.look.recv() => if asked.exists() { return },
+        }
+    }
+}
+
+fn encode_result(folder: &Path, result: Result<Finished, ProgramError>, took: Duration) -> io::Result<Vec<u8>> {
     let (end, stdout, stderr) = match result {
         Ok(done) => {
             let end = match done.how {
@@ -208,7 +229,7 @@ fn write_result(folder: &Path, result: Result<Finished, ProgramError>, took: Dur
     bytes.push(b'\n');
     bytes.extend(out_bytes);
     bytes.extend(err_bytes);
-    folders::write_result(folder, &bytes)
+    Ok(bytes)
 }
 
 fn name(folder: &Path) -> Option<String> {
@@ -270,7 +291,7 @@ mod tests {
         let program = Path::new("/bin/true");
         assert!(read_result(dir.path(), program).unwrap().is_none());
         let problem = ProgramError::Lost("gone".to_owned());
-        write_result(dir.path(), Err(problem), Duration::from_millis(7)).unwrap();
+        folders::write_result(dir.path(), &encode_result(dir.path(), Err(problem), Duration::from_millis(7)).unwrap()).unwrap();
         assert!(matches!(read_result(dir.path(), program).unwrap(), Some(Err(ProgramError::Lost(_)))));
         let file = dir.path().join(RESULT);
         let bytes = fs::read(&file).unwrap();

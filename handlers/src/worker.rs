@@ -61,7 +61,7 @@ impl Worker {
 
     /// Runs until [`crate::Wake::stop`], then waits for what is at hand.
     pub async fn run(self) {
-        if let Err(error) = self.begin().await {
+        if let Err(error) = self.first_rounds().await {
             tracing::error!(%error, "upkeep could not be queued: it will be with the next start");
         }
         if let Err(error) = resume::tidy(&self.cx).await {
@@ -127,7 +127,7 @@ impl Worker {
     }
 
     /// What a start begins with: the rounds, and another try for cards that were given up.
-    pub(crate) async fn begin(&self) -> Result<(), store::Error> {
+    pub(crate) async fn first_rounds(&self) -> Result<(), store::Error> {
         let revived = self.cx.store.revive_jobs(jobs::chat_card::KIND).await?;
         if revived > 0 {
             tracing::info!(cards = revived, "cards that were given up are tried again");

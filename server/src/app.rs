@@ -165,9 +165,9 @@ impl App {
         let listener = TcpListener::bind(config.server.listen)
             .with_context(|| format!("cannot listen on {}: is another server running there?", config.server.listen))?;
         let address = listener.local_addr()?;
-        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, link.as_ref(), &reloader);
+        let router = gateway(&config, &store, &rules, sources, &platforms, &clock, &stop, &session_keys, link.as_ref(), &reloader, roles);
         let agents = roll.map(|roll| roll as Arc<dyn domain::announcement::Agents>);
-        let router = Gateway { ops_only: !roles.gateway, agents, ..router }.router();
+        let router = Gateway { agents, ..router }.router();
         let commands = config.nats.as_ref().and_then(|nats| nats.commands.as_ref()).filter(|_| roles.gateway);
         if let (Some(link), Some(commands)) = (&link, commands) {
             let router = router.clone();
@@ -320,9 +320,11 @@ fn gateway(
     session_keys: &[secrecy::SecretSlice<u8>],
     link: Option<&Link>,
     reloader: &Arc<Reloader>,
+    roles: Roles,
 ) -> Gateway {
     let recorder = crate::recorder::install();
     let reloader = Arc::clone(reloader);
+    let kept = config.nats.as_ref().and_then(|nats| nats.ingest.clone()).filter(|_| roles.gateway);
     Gateway {
         settings: GatewaySettings {
             sources,
@@ -338,14 +340,14 @@ fn gateway(
         chat: platforms.routes.clone(),
         clock: Arc::clone(clock),
         metrics: Arc::new(move || recorder.render()),
-        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), link.map(Link::state))),
+        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), link.cloned(), kept)),
         console: ConsoleSettings { link_keys: session_keys.to_vec() },
         reload: Arc::new(move || {
             let reloader = Arc::clone(&reloader);
             Box::pin(async move { reloader.reload().await })
         }),
         stopping: stop.soft.clone(),
-        ops_only: false,
+        ops_only: !roles.gateway,
         agents: None,
     }
 }

@@ -7,15 +7,19 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use domain::chat::Chat;
+use futures::future::join_all;
 use store::Store;
 use webhook_gateway::{Check, HealthProbe};
 
-use crate::bus::BusState;
+use crate::bus::Link;
+use crate::config::Ingest;
 
 /// A platform is asked at most this often: probes are answered from the last answer in between.
 const CHAT_EVERY: Duration = Duration::from_secs(60);
 /// A platform that takes longer counts as out of reach for now.
 const CHAT_PATIENCE: Duration = Duration::from_millis(1500);
+/// A store or a bus that takes longer does not keep what is asked for: the gateway waits for two seconds for all checks together.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// Events waiting longer than this mean that nobody decides them.
 const OLDEST_EVENT_SECONDS: f64 = 60.0;
 
@@ -23,13 +27,33 @@ const OLDEST_EVENT_SECONDS: f64 = 60.0;
 pub(crate) struct Probe {
     store: Store,
     chats: Vec<Arc<dyn Chat>>,
-    bus: Option<BusState>,
+    bus: Option<Link>,
+    /// Where deliveries are kept before they are answered, if that is not the store: then no delivery needs the store.
+    kept: Option<Ingest>,
     asked: Mutex<Vec<(Instant, Check)>>,
 }
 
 impl Probe {
-    pub(crate) fn new(store: Store, chats: Vec<Arc<dyn Chat>>, bus: Option<BusState>) -> Self {
-        Self { store, chats, bus, asked: Mutex::default() }
+    pub(crate) fn new(store: Store, chats: Vec<Arc<dyn Chat>>, bus: Option<Link>, kept: Option<Ingest>) -> Self {
+        Self { store, chats, bus, kept, asked: Mutex::default() }
+    }
+
+    /// The store, and what waits in it.
+    async fn stored(&self) -> Vec<Check> {
+        let (store, waiting) = tokio::join!(self.store(), tokio::time::timeout(PATIENCE, self.depths()));
+        let mut checks = vec![store];
+        match waiting {
+            Ok(waiting) => checks.extend(waiting),
+            Err(_) => {
+                let detail = format!("no answer within {PATIENCE:?}");
+                checks.push(Check { name: "queue".to_owned(), critical: false, ok: false, detail });
+            }
+        }
+        checks
+    }
+
+    fn of_store(&self, ok: bool, detail: String) -> Check {
+        Check { name: "store".to_owned(), critical: self.kept.is_none(), ok, detail }
     }
 
     async fn store(&self) -> Check {
@@ -37,7 +61,17 @@ impl Probe {
             Ok(()) => (true, self.store.durability()),
             Err(error) => (false, error.to_string()),
         };
-        Check { name: "store".to_owned(), critical: true, ok, detail }
+        self.of_store(ok, detail)
+    }
+
+    /// Whether the stream that keeps deliveries can be reached.
+    async fn ingest(&self, kept: &Ingest, bus: &Link) -> Check {
+        let (ok, detail) = match tokio::time::timeout(PATIENCE, bus.client()).await {
+            Ok(Ok(_)) => (true, format!("deliveries are kept on the stream {} before they are answered", kept.stream)),
+            Ok(Err(error)) => (false, format!("{error:#}")),
+            Err(_) => (false, format!("NATS gives no answer within {PATIENCE:?}")),
+        };
+        Check { name: "ingest".to_owned(), critical: true, ok, detail }
     }
 
     /// What waits in the store, and whether cards reach their channels.
@@ -97,13 +131,18 @@ impl Probe {
 #[async_trait]
 impl HealthProbe for Probe {
     async fn checks(&self) -> Vec<Check> {
-        let mut checks = vec![self.store().await];
-        checks.extend(self.depths().await);
-        for chat in &self.chats {
-            checks.push(self.chat(chat).await);
-        }
+        let chats = join_all(self.chats.iter().map(|chat| self.chat(chat)));
+        let ingest = async {
+            match (&self.kept, &self.bus) {
+                (Some(kept), Some(bus)) => Some(self.ingest(kept, bus).await),
+                _ => None,
+            }
+        };
+        // One that is slow must not hide the others.
+        let (mut checks, chats, ingest) = tokio::join!(self.stored(), chats, ingest);
+        checks.extend(chats.into_iter().chain(ingest));
         if let Some(bus) = &self.bus {
-            let state = bus.get();
+            let state = bus.state().get();
             checks.push(Check {
                 name: "nats".to_owned(),
                 critical: false,

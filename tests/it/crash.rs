@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use harness::eventually;
 use harness::world::{Alert, Ledger, Plan, SOON, World, body};
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
 
 /// How often the server is killed under load. Twenty rounds of a second each, with their restarts, stay within a minute.
@@ -218,10 +219,9 @@ async fn a_command_goes_on_while_its_server_is_away_and_its_result_is_taken() ->
             if killed {
                 world.kill9()?;
             } else {
-                // As systemd restarts a unit with `KillMode=process`. It does not wait for the command.
-                let asked = Instant::now();
-                world.stop().await?;
-                ensure!(asked.elapsed() < Duration::from_secs(2), "the stop took {:?}", asked.elapsed());
+                // It does not wait for the command.
+                let took = Unit::read("watchkeeper.service")?.stop(&mut world).await?;
+                ensure!(took < Duration::from_secs(2), "the stop took {took:?}");
             }
             tally.faults += 1;
             world.start().await?;
@@ -235,34 +235,113 @@ async fn a_command_goes_on_while_its_server_is_away_and_its_result_is_taken() ->
     .await
 }
 
+/// systemd's stand-in: ends a server as `systemctl stop` and `restart` do with the unit that we ship.
+///
+/// Source: <https://www.freedesktop.org/software/systemd/man/latest/systemd.kill.html>.
+struct Unit {
+    mode: KillMode,
+    /// Between TERM and KILL.
+    patience: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KillMode {
+    /// TERM to all of the unit's control group, and KILL to what is left.
+    ControlGroup,
+    /// TERM to the main process, and KILL to whatever else is left.
+    Mixed,
+    /// The main process alone.
+    Process,
+}
+
+impl Unit {
+    /// A unit in `deploy/`.
+    fn read(name: &str) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(harness::repo().join("deploy").join(name))?;
+        let value = |key: &str| text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).next_back().map(str::trim);
+        let mode = match value("KillMode") {
+            Some("process") => KillMode::Process,
+            Some("mixed") => KillMode::Mixed,
+            // As without a word about it.
+            Some("control-group") | None => KillMode::ControlGroup,
+            Some(other) => anyhow::bail!("{name} has KillMode={other}"),
+        };
+        ensure!(value("KillSignal").is_none() && value("SendSIGKILL").is_none(), "{name} ends with more than this knows of");
+        let patience = value("TimeoutStopSec").unwrap_or("90").parse().context("TimeoutStopSec")?;
+        Ok(Self { mode, patience: Duration::from_secs(patience) })
+    }
+
+    /// Ends the server, and of its control group what the unit says; how long the server took. Who descends from the server stands for the group:
+    /// nobody leaves a control group by a session of his own, and a shim adopts what its command leaves behind.
+    async fn stop(&self, world: &mut World) -> anyhow::Result<Duration> {
+        let server = i32::try_from(world.proc()?.pid()).ok().and_then(Pid::from_raw).context("no pid")?;
+        let group = descendants(server);
+        let asked = Instant::now();
+        if self.mode == KillMode::ControlGroup {
+            signal_all(&group, Signal::TERM);
+        }
+        world.stop().await?;
+        let took = asked.elapsed();
+        ensure!(took < self.patience, "systemd would have killed it: the stop took {took:?}");
+        if self.mode != KillMode::Process {
+            if self.mode == KillMode::ControlGroup {
+                // What heard TERM gets time to end by it.
+                let gone = async || {
+                    ensure!(!group.iter().any(|process| is_alive(*process)), "some are left");
+                    Ok(())
+                };
+                eventually(self.patience.saturating_sub(took), gone).await.ok();
+            }
+            signal_all(&group, Signal::KILL);
+        }
+        Ok(took)
+    }
+}
+
 #[tokio::test]
 async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a_person_has_looked() -> anyhow::Result<()> {
     harness::rounds("server and shim killed while a command runs", 1, async |tally| {
-        let (plan, ledger) = slow("20")?;
-        let mut world = plan.start().await?;
-        begun(&world, &ledger).await?;
-        let children = world.service_pids();
-        let shim = shim_of(&world).await?;
-        world.kill9()?;
-        rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
-        world.start().await?;
-        assert_eq!(world.service_pids(), children, "the supervised child is adopted");
-        let run = world.run_in("unknown", SOON).await?;
-        tally.faults += 2;
-        tally.unknown += 1;
-        let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
-        assert_eq!(attempts, ["unknown"]);
+        for command_too in [false, true] {
+            let (plan, ledger) = slow("20")?;
+            let mut world = plan.start().await?;
+            begun(&world, &ledger).await?;
+            let children = world.service_pids();
+            let shim = shim_of(&world).await?;
+            let below = descendants(shim);
+            ensure!(below.len() == 1, "below the shim are {below:?}");
+            world.kill9()?;
+            // In this order: a shim that sees its command killed says so in its result.
+            kill_process(shim, Signal::KILL)?;
+            if command_too {
+                kill_process_group(below[0], Signal::KILL)?;
+            }
+            tally.faults += 2 + u64::from(command_too);
+            eventually(SOON, async || {
+                ensure!(!is_alive(shim) && is_alive(below[0]) != command_too, "the shim, or what it began, is not as it was to be");
+                Ok(())
+            })
+            .await?;
+            world.start().await?;
+            assert_eq!(world.service_pids(), children, "the supervised child is adopted");
+            let run = world.run_in("unknown", SOON).await?;
+            tally.unknown += 1;
+            let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+            assert_eq!(attempts, ["unknown"], "command killed: {command_too}");
 
-        // Nothing else touches its target before a person has looked.
-        world.send(&[Alert::new("Second")]).await?;
-        let held = state_of(&world, "second", "held").await?;
-        ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
-        let id = run["run"]["id"].as_str().unwrap();
-        let settle = json!({ "how": "abort", "reason": "it hung, I killed it" });
-        let answer = world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&settle)).await?;
-        ensure!(answer.status.is_success(), "{answer:?}");
-        state_of(&world, "second", "succeeded").await?;
-        tally.ledger(&ledger.lines(), &["sleep 20", "second"])?;
+            // Nothing else touches its target before a person has looked.
+            world.send(&[Alert::new("Second")]).await?;
+            let held = state_of(&world, "second", "held").await?;
+            ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
+            assert_eq!(ledger.lines(), ["sleep 20"]);
+            let id = run["run"]["id"].as_str().unwrap();
+            let settle = json!({ "how": "abort", "reason": "it hung, I killed it" });
+            let answer = world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&settle)).await?;
+            ensure!(answer.status.is_success(), "{answer:?}");
+            state_of(&world, "second", "succeeded").await?;
+            tally.ledger(&ledger.lines(), &["sleep 20", "second"])?;
+            // What nobody looks after any more would outlive this test.
+            kill_process_group(below[0], Signal::KILL).ok();
+        }
         Ok(())
     })
     .await
@@ -292,7 +371,7 @@ async fn a_check_tells_whether_a_lost_step_happened() -> anyhow::Result<()> {
     })
     .await?;
     world.kill9()?;
-    rustix::process::kill_process(shim, rustix::process::Signal::KILL)?;
+    kill_process(shim, Signal::KILL)?;
     world.start().await?;
     let run = world.run_in("succeeded", SOON).await?;
     let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
@@ -331,24 +410,50 @@ async fn shims_that_wait_serve_the_next_command_and_end_with_their_server() -> a
 /// The children of a server that are shims.
 pub(crate) fn waiting_shims(server: u32) -> anyhow::Result<Vec<i64>> {
     let mut found = Vec::new();
-    for thread in std::fs::read_dir(format!("/proc/{server}/task"))? {
-        for child in std::fs::read_to_string(thread?.path().join("children"))?.split_whitespace() {
-            if std::fs::read(format!("/proc/{child}/cmdline"))?.ends_with(b"\0shim\0") {
-                found.push(child.parse()?);
-            }
+    for child in children(server)? {
+        if std::fs::read(format!("/proc/{child}/cmdline"))?.ends_with(b"\0shim\0") {
+            found.push(child.into());
         }
     }
     Ok(found)
 }
 
+fn children(pid: impl std::fmt::Display) -> anyhow::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        for child in std::fs::read_to_string(thread?.path().join("children"))?.split_whitespace() {
+            found.push(child.parse()?);
+        }
+    }
+    Ok(found)
+}
+
+/// Whoever descends from a process, parents first. Who ends meanwhile has no children.
+fn descendants(pid: Pid) -> Vec<Pid> {
+    let below = children(pid.as_raw_nonzero()).unwrap_or_default().into_iter().filter_map(Pid::from_raw);
+    below.flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
+}
+
+fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Who is gone already hears nothing.
+fn signal_all(pids: &[Pid], signal: Signal) {
+    for pid in pids {
+        kill_process(*pid, signal).ok();
+    }
+}
+
 /// The shim of the only run's first step, once it is in the journal.
-async fn shim_of(world: &World) -> anyhow::Result<rustix::process::Pid> {
+async fn shim_of(world: &World) -> anyhow::Result<Pid> {
     eventually(SOON, async || {
         let runs = world.runs().await?;
         let id = runs.first().and_then(|run| run["id"].as_str()).context("there is no run")?;
         let run = world.get(&format!("/runs/{id}")).await?;
         let pid = run["attempts"][0]["place"]["execution"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-        pid.and_then(rustix::process::Pid::from_raw).context("no shim is in the journal")
+        pid.and_then(Pid::from_raw).context("no shim is in the journal")
     })
     .await
 }

@@ -11,8 +11,22 @@ use harness::{Proxy, eventually};
 use crate::load::{Load, all_there};
 use crate::replicas::replica;
 
-/// Every answer comes within this time, whatever the database does: what the design promises, and what a busy machine adds.
-const ANSWERED: Duration = Duration::from_millis(3_500);
+/// Within this time a sender hears that there is no database.
+const GONE: Duration = Duration::from_secs(1);
+/// Within this time every request has its answer, though the database says nothing.
+const SILENT: Duration = Duration::from_secs(3);
+/// What the promise does not cover: how long this process, its server and a dozen of other tests wait for two cores, which hits single answers.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// Half of the answers and more came within what is promised, and each within that and what a busy machine adds.
+fn within(promised: Duration, what: &str, mut took: Vec<Duration>) -> anyhow::Result<()> {
+    took.sort();
+    ensure!(!took.is_empty(), "{what}: nobody was answered");
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{what}: {} answers, median {median:?}, slowest {slowest:?}", took.len());
+    ensure!(median <= promised && slowest <= promised + BUSY, "{what}: {promised:?} are promised, and it took {took:?}");
+    Ok(())
+}
 
 async fn alive(world: &World) -> anyhow::Result<()> {
     let answer = world.http().get(format!("{}/livez", world.url())).send().await?;
@@ -56,18 +70,17 @@ async fn a_database_that_is_stopped_at_once_loses_nothing_that_was_answered() ->
         let a = replica("a", &database)?.allow("store").allow("after_connect").start().await?;
         let b = replica("b", &database)?.allow("store").allow("after_connect").start().await?;
         let load = Load::start(&[&a, &b], 50);
+        let mut took = Vec::new();
         for _ in 0..if harness::long() { 20 } else { 3 } {
             load.keeps(30, SOON).await?;
             postgres.stop(Stop::Immediate).await?;
             tally.faults += 1;
-            let began = Instant::now();
-            let answer = a.post(body(&[Alert::new("Meanwhile")]).to_string()).await?;
-            ensure!(
-                answer.status.as_u16() == 503 && began.elapsed() < Duration::from_millis(1_500),
-                "{} {:?}",
-                answer.status,
-                began.elapsed()
-            );
+            for _ in 0..3 {
+                let began = Instant::now();
+                let answer = a.post(body(&[Alert::new("Meanwhile")]).to_string()).await?;
+                took.push(began.elapsed());
+                ensure!(answer.status.as_u16() == 503, "{answer:?}");
+            }
             alive(&a).await?;
             postgres.resume().await?;
             let back = Instant::now();
@@ -76,6 +89,8 @@ async fn a_database_that_is_stopped_at_once_loses_nothing_that_was_answered() ->
         }
         let told = load.stop().await?;
         ensure!(told.failed.is_empty(), "{:?}", told.failed);
+        within(GONE, "one at a time", took)?;
+        within(GONE, "under load", told.again)?;
         tally.lines += told.kept.len() as u64;
         all_there(&b, &told.kept).await
     })
@@ -97,29 +112,43 @@ async fn a_database_that_falls_silent_is_given_up_and_found_again() -> anyhow::R
         load.keeps(20, SOON).await?;
         wire.go_dead();
         tally.faults += 1;
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(8) {
-            let asked = Instant::now();
-            let answer = world.post(body(&[Alert::new("Meanwhile")]).to_string()).await?;
-            ensure!(answer.status.as_u16() == 503 && asked.elapsed() < ANSWERED, "{} after {:?}", answer.status, asked.elapsed());
-            let asked = Instant::now();
-            let ready = world.http().get(format!("{}/readyz", world.url())).send().await?;
-            ensure!(ready.status().as_u16() == 503 && asked.elapsed() < ANSWERED, "{} after {:?}", ready.status(), asked.elapsed());
-            let asked = Instant::now();
-            let page = world.http().get(format!("{}/api/v1/incidents", world.url())).bearer_auth(world.token("ann").await?).send().await?;
-            ensure!(!page.status().is_success() && asked.elapsed() < ANSWERED, "{} after {:?}", page.status(), asked.elapsed());
-            alive(&world).await?;
-        }
+        let token = world.token("ann").await?;
+        let post = async || Ok(world.post(body(&[Alert::new("Meanwhile")]).to_string()).await?.status.as_u16());
+        let ready = async || Ok(world.http().get(format!("{}/readyz", world.url())).send().await?.status().as_u16());
+        let list = async || {
+            let list = world.http().get(format!("{}/api/v1/incidents", world.url())).bearer_auth(&token);
+            Ok(list.send().await?.status().as_u16())
+        };
+        let lives = async || alive(&world).await.map(|()| 503);
+        let silence = Duration::from_secs(8);
+        let (post, ready, list, lives) =
+            tokio::try_join!(ask(silence, post), ask(silence, ready), ask(silence, list), ask(silence, lives))?;
         let silent = load.so_far();
         wire.come_back();
         load.keeps(20, Duration::from_secs(10)).await?;
         let told = load.stop().await?;
-        let slowest = told.again.iter().max().copied().unwrap_or_default();
-        ensure!(told.failed.is_empty() && !silent.again.is_empty() && slowest < ANSWERED, "slowest {slowest:?}, {:?}", told.failed);
+        ensure!(told.failed.is_empty() && !silent.again.is_empty(), "{:?}", told.failed);
+        for (what, took) in [("a delivery", post), ("/readyz", ready), ("a list", list), ("under load", told.again)] {
+            within(SILENT, what, took)?;
+        }
+        within(GONE, "/livez", lives)?;
         tally.lines += told.kept.len() as u64;
         all_there(&world, &told.kept).await
     })
     .await
+}
+
+/// Asks one thing after the other for so long, each of which must be answered with 503; how long each took.
+async fn ask(time: Duration, question: impl AsyncFn() -> anyhow::Result<u16>) -> anyhow::Result<Vec<Duration>> {
+    let (began, mut took) = (Instant::now(), Vec::new());
+    while began.elapsed() < time {
+        let asked = Instant::now();
+        let status = question().await?;
+        took.push(asked.elapsed());
+        ensure!(status == 503, "{status} after {:?}", asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(took)
 }
 
 /// The primary dies, its standby is promoted: the address names both, and everybody goes on there with all that was answered.

@@ -1,23 +1,72 @@
 //! A disk that is full, a disk that fails, a folder that is in use already: told, never hidden, and over when the cause is.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use harness::world::{Alert, Plan, SOON, World, body};
 use harness::{Cmd, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// A server whose data folder is a small file system of its own, in a mount namespace of its own; and that folder, as seen from here.
-async fn on_a_small_disk(mebibytes: u32) -> anyhow::Result<(World, PathBuf)> {
+/// The small disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// ext4 in a file, by a loop device.
+    Loop,
+    /// In memory, where nobody lets us have loop devices: it is as full, but what is synced costs it nothing.
+    Memory,
+}
+
+impl Kind {
+    /// What mounts it on a folder. It is gone with the last process that sees it.
+    fn mount(self, image: &Path, on: &Path) -> String {
+        match self {
+            Self::Loop => format!("mount -o loop '{0}' '{1}' && chmod 700 '{1}'", image.display(), on.display()),
+            Self::Memory => format!("mount -t tmpfs -o size={MEBIBYTES}m,mode=700 tmpfs '{}'", on.display()),
+        }
+    }
+
+    /// What starts it in a mount namespace: as root, or as somebody who is root in there.
+    fn namespace(self) -> &'static str {
+        match self {
+            Self::Loop => "unshare -m",
+            Self::Memory => "unshare -rm",
+        }
+    }
+
+    /// The best that this host lets us have.
+    async fn here(dir: &Path) -> anyhow::Result<Self> {
+        let (image, on) = (dir.join("image"), dir.join("try"));
+        fs::create_dir(&on)?;
+        fs::File::create(&image)?.set_len(u64::from(MEBIBYTES) << 20)?;
+        let made = Cmd::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image).run(SOON).await;
+        let text = format!("exec {} sh -c \"{}\"", Self::Loop.namespace(), Self::Loop.mount(&image, &on));
+        let mounted = Cmd::new("sh").args(["-c", &text]).run(SOON).await?;
+        if made.is_ok_and(|done| done.status.success()) && mounted.status.success() {
+            return Ok(Self::Loop);
+        }
+        // Past the test runner, which shows nothing of a test that passes.
+        writeln!(std::io::stderr(), "no loop devices for us on this host, so a tmpfs is the small disk: {}", mounted.stderr.trim())?;
+        Ok(Self::Memory)
+    }
+}
+
+/// How much fits on it.
+const MEBIBYTES: u32 = 32;
+
+/// A server, not started yet, whose data folder is a small file system of its own, in a mount namespace of its own; and that folder.
+async fn on_a_small_disk() -> anyhow::Result<(Plan, PathBuf)> {
     let program = env!("CARGO_BIN_EXE_watchkeeper");
     let dir = harness::temp_dir("small")?;
     let data = dir.path().join("data");
     fs::create_dir(&data)?;
-    let inner = format!("mount -t tmpfs -o size={mebibytes}m,mode=700 tmpfs '{}' && exec '{program}' \"$@\"", data.display());
+    let kind = Kind::here(dir.path()).await?;
+    let inner = format!("{} && exec '{program}' \"$@\"", kind.mount(&dir.path().join("image"), &data));
     let script = dir.path().join("watchkeeper");
-    fs::write(&script, format!("#!/bin/sh\nexec unshare -rm sh -c \"$(cat <<'END'\n{inner}\nEND\n)\" sh \"$@\"\n"))?;
+    fs::write(&script, format!("#!/bin/sh\nexec {} sh -c \"$(cat <<'END'\n{inner}\nEND\n)\" sh \"$@\"\n", kind.namespace()))?;
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let mut plan = Plan::new(&script)?.allow("store").allow("database or disk is full").allow("event");
     plan.merge(json!({ "targets": null, "data_dir": data }));
@@ -28,9 +77,12 @@ async fn on_a_small_disk(mebibytes: u32) -> anyhow::Result<(World, PathBuf)> {
     }
     // It lasts as long as the test process: the world needs it to its end.
     let _kept = dir.keep();
-    let mut world = plan.start().await?;
-    let seen = PathBuf::from(format!("/proc/{}/root{}", world.proc()?.pid(), data.display()));
-    Ok((world, seen))
+    Ok((plan, data))
+}
+
+/// The data folder of a server on a small disk, as seen from here.
+fn seen(world: &mut World, data: &Path) -> anyhow::Result<PathBuf> {
+    Ok(PathBuf::from(format!("/proc/{}/root{}", world.proc()?.pid(), data.display())))
 }
 
 async fn post(world: &World, name: &str) -> anyhow::Result<u16> {
@@ -39,11 +91,11 @@ async fn post(world: &World, name: &str) -> anyhow::Result<u16> {
 }
 
 /// Every delivery that was answered is there once, and the file is whole.
-async fn whole(world: &World, database: &std::path::Path, kept: &[String]) -> anyhow::Result<()> {
+async fn whole(world: &World, database: &Path, kept: &[String]) -> anyhow::Result<()> {
     crate::load::all_there(world, kept).await?;
     // Of a copy: SQLite follows the path into its own namespace, where the file is not.
     let copy = world.dir().join("copy.db");
-    let beside = |path: &std::path::Path| PathBuf::from(format!("{}-wal", path.display()));
+    let beside = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
     fs::copy(database, &copy)?;
     if beside(database).exists() {
         fs::copy(beside(database), beside(&copy))?;
@@ -56,7 +108,9 @@ async fn whole(world: &World, database: &std::path::Path, kept: &[String]) -> an
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_told_and_forgotten_when_there_is_room_again() -> anyhow::Result<()> {
     harness::rounds("disk full", 1, async |tally| {
-        let (world, data) = on_a_small_disk(32).await?;
+        let (plan, data) = on_a_small_disk().await?;
+        let mut world = plan.start().await?;
+        let data = seen(&mut world, &data)?;
         let mut kept = Vec::new();
         for round in 0..2 {
             let name = format!("{round}-before");
@@ -102,14 +156,70 @@ async fn a_full_disk_is_told_and_forgotten_when_there_is_room_again() -> anyhow:
     .await
 }
 
-/// Writes until nothing more fits.
-fn fill(file: &std::path::Path) -> anyhow::Result<()> {
-    use std::io::Write;
+/// Writes until nothing more fits, not even when all of it is on the disk: a file system keeps some room back for what it has yet to place.
+fn fill(file: &Path) -> anyhow::Result<()> {
     let mut out = fs::File::create(file)?;
-    for size in [1 << 20, 1 << 12] {
-        while out.write_all(&vec![0; size]).is_ok() {}
+    let mut before = None;
+    while before != Some(out.metadata()?.blocks()) {
+        before = Some(out.metadata()?.blocks());
+        for size in [1 << 20, 1 << 12] {
+            while out.write_all(&vec![0; size]).is_ok() {}
+        }
+        out.sync_all()?;
     }
     Ok(())
+}
+
+/// A command is under way when the disk gets full, and ends before there is room again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_outcome_of_a_command_that_ends_while_the_disk_is_full_is_taken_when_there_is_room() -> anyhow::Result<()> {
+    harness::rounds("a command ends while the disk is full", 1, async |tally| {
+        let (mut plan, data) = on_a_small_disk().await?;
+        let [ledger, gate] = ["ledger", "gate"].map(|name| plan.dir().join(name));
+        let text = format!(
+            "#!/bin/sh\necho begun >> '{0}'\nwhile [ ! -e '{1}' ]; do sleep 0.1; done\necho ended >> '{0}'\necho said\n",
+            ledger.display(),
+            gate.display()
+        );
+        let work = plan.script("work", &text)?;
+        plan.config["routes"][0]["remedy"] = json!({ "runbook": "restart-service", "mode": "auto" });
+        let step = json!({ "id": "work", "uses": "command", "with": { "program": work } });
+        plan.merge(json!({ "programs": [work], "runbooks": { "restart-service": { "params": null, "steps": [step], "verify": null } } }));
+        let mut world = plan.start().await?;
+        let data = seen(&mut world, &data)?;
+        let lines = || fs::read_to_string(&ledger).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+        world.send(&[Alert::service_down()]).await?;
+        eventually(SOON, async || {
+            ensure!(lines() == ["begun"], "{:?}", lines());
+            Ok(())
+        })
+        .await?;
+        fill(&data.join("filler"))?;
+        tally.faults += 1;
+        let mut refused = 0;
+        for n in 0..200 {
+            refused += usize::from(post(&world, &format!("during-{n}")).await? == 503);
+            if refused >= 5 {
+                break;
+            }
+        }
+        ensure!(refused >= 5, "the disk was never full");
+        fs::write(&gate, "")?;
+        eventually(SOON, async || {
+            ensure!(lines() == ["begun", "ended"], "{:?}", lines());
+            Ok(())
+        })
+        .await?;
+        // Time in which it could be begun once more.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        fs::remove_file(data.join("filler"))?;
+        let run = world.run_in("succeeded", SOON).await?;
+        let attempts: Vec<&Value> = run["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["state"]).collect();
+        assert_eq!(attempts, ["succeeded"]);
+        ensure!(run["attempts"][0]["output"].to_string().contains("said"), "{run:#}");
+        tally.ledger(&lines(), &["begun", "ended"])
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

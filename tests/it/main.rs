@@ -9,6 +9,8 @@ mod agents_cut;
 #[cfg(test)]
 mod agents_killed;
 #[cfg(test)]
+mod agents_order;
+#[cfg(test)]
 mod agents_roll;
 #[cfg(test)]
 mod agents_secured;
@@ -52,7 +54,11 @@ mod load;
 #[cfg(test)]
 mod nats;
 #[cfg(test)]
+mod nats_away;
+#[cfg(test)]
 mod nats_faults;
+#[cfg(test)]
+mod nats_kept;
 #[cfg(test)]
 mod nats_out;
 #[cfg(test)]
@@ -65,6 +71,8 @@ mod reload;
 mod replicas;
 #[cfg(test)]
 mod restored;
+#[cfg(test)]
+mod roles;
 #[cfg(test)]
 mod slack;
 #[cfg(test)]

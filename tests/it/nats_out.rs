@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use crate::backup::backup;
 
 /// One event as it stands on the stream.
-struct Told {
-    subject: String,
+pub(super) struct Told {
+    pub(super) subject: String,
     msg_id: String,
-    body: Value,
+    pub(super) body: Value,
 }
 
 /// Everything that the stream holds, in order.
-async fn told(nats: &Nats) -> anyhow::Result<Vec<Told>> {
+pub(super) async fn told(nats: &Nats) -> anyhow::Result<Vec<Told>> {
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
     let mut stream = context.get_stream("LIVES").await?;
     let count = usize::try_from(stream.info().await?.state.messages)?;
@@ -116,7 +116,7 @@ async fn a_killed_watchkeeper_tells_what_it_had_committed_once() -> anyhow::Resu
     Ok(())
 }
 
-async fn ask(nats: &Nats, body: &Value, token: Option<&str>) -> anyhow::Result<(String, Value)> {
+pub(super) async fn ask(nats: &Nats, body: &Value, token: Option<&str>) -> anyhow::Result<(String, Value)> {
     let client = async_nats::connect(nats.url()).await?;
     let mut headers = async_nats::HeaderMap::new();
     if let Some(token) = token {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::action::{ActionCx, ActionError, ActionOutput};
 use domain::run::{Execution, Fence};
@@ -131,6 +131,29 @@ async fn a_killed_shim_leaves_the_outcome_unknown_and_nothing_is_repeated() {
     }
 }
 
+/// A result for which the disk has no room; `/dev/full` is the disk.
+#[tokio::test]
+async fn a_result_waits_for_room_unless_its_shim_is_to_end() {
+    for ended in [false, true] {
+        let world = World::new().await;
+        let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "0.3"));
+        begin_and_leave(&world, &cx, &with).await;
+        let file = world.dir.path().join("executions").join(&cx.execution).join("result.new");
+        std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+        until("it has ended", || lines(&world).len() == 2).await;
+        let early = tokio::time::timeout(Duration::from_millis(500), take_up(&world, &cx, &with)).await;
+        assert!(early.is_err(), "{early:?}");
+        if ended {
+            Stat::of(intended(&world).pid).unwrap().signal(Signal::TERM);
+            unknown(take_up(&world, &cx, &with).await);
+        } else {
+            fs::remove_file(&file).unwrap();
+            assert_eq!(take_up(&world, &cx, &with).await.unwrap().data["stdout"], "said");
+        }
+        assert_eq!(lines(&world), ["begun", "ended"]);
+    }
+}
+
 #[tokio::test]
 async fn another_boot_another_process_or_another_command_is_not_taken_for_it() {
     let world = World::new().await;
@@ -170,6 +193,63 @@ async fn a_time_limit_and_a_cancel_end_even_those_who_left_the_group() {
         assert!(problem.contains(if cancel { "stopped after" } else { "timed out after" }), "{problem}");
         assert_eq!(living(&mark(&world)), 0);
     }
+}
+
+/// What ends a command before it ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    TimeLimit,
+    Cancel,
+    HigherFence,
+}
+
+#[tokio::test]
+async fn who_ignores_term_is_killed_after_ten_seconds_whatever_ends_it() {
+    // Side by side: each takes its ten seconds.
+    tokio::join!(end_the_deaf(By::TimeLimit), end_the_deaf(By::Cancel), end_the_deaf(By::HigherFence));
+}
+
+/// TERM at once, once; then nothing for 10 s; then KILL. One of the two hears it and goes on, the other does not even hear it.
+async fn end_the_deaf(by: By) {
+    let world = World::new().await;
+    let text = "#!/bin/sh\ntrap '' TERM\nsleep 120 &\ntrap 'echo term >> $1' TERM\necho begun >> $1\nwhile :; do sleep 1; done\n";
+    let with = json!({
+        "program": "/bin/sh", "args": [super::script(world.dir.path(), "deaf", text), ledger(&world)], "env": { "MARK": world.dir.path() },
+    });
+    let api = target("api", "process", json!({}));
+    let (began, limit) = (Instant::now(), Duration::from_secs(if by == By::TimeLimit { 2 } else { 60 }));
+    let fenced = |n: i64| ActionCx { fence: Some(Fence { epoch: 1, n }), ..world.cx(Some(&api), limit) };
+    let (first, action) = (fenced(1), world.action("command"));
+    let runs = async { (action.run(&first, &with).await, Instant::now()) };
+    let is_ended = async {
+        until("it began", || lines(&world) == ["begun"]).await;
+        let asked = if by == By::TimeLimit { began + limit } else { Instant::now() };
+        let heard = async {
+            until("it hears TERM", || lines(&world).len() == 2).await;
+            assert!(asked.elapsed() < Duration::from_secs(5), "{by:?}: TERM came after {:?}", asked.elapsed());
+        };
+        let later = async {
+            match by {
+                By::TimeLimit => {}
+                By::Cancel => world.notes.cancel.notify_one(),
+                By::HigherFence => {
+                    let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
+                    let second = action.run(&fenced(2), &quick).await.unwrap();
+                    assert_eq!(second.data["stdout"], "done");
+                    assert_eq!(living(&mark(&world)), 0, "the second began beside it");
+                }
+            }
+        };
+        tokio::join!(heard, later);
+        asked
+    };
+    let ((outcome, ended), asked) = tokio::join!(runs, is_ended);
+    let problem = failed(outcome);
+    assert!(problem.contains(if by == By::TimeLimit { "timed out after" } else { "stopped after" }), "{by:?}: {problem}");
+    let took = ended.duration_since(asked);
+    assert!(took >= Duration::from_millis(9_900) && took < Duration::from_secs(16), "{by:?}: {took:?}");
+    assert_eq!(lines(&world), ["begun", "term"], "{by:?}");
+    assert_eq!(living(&mark(&world)), 0, "{by:?}");
 }
 
 /// What forks faster than anybody reads `/proc`, deaf to TERM and away from its parents, is ended all the same, where control groups are ours to make.

@@ -114,7 +114,7 @@ async fn a_card_of_an_incident_that_was_closed_long_ago_is_given_up() {
     assert_eq!((world.depths().await.jobs_dead, world.depths().await.jobs_waiting), (1, 0));
     // Every start tries once more.
     world.answer(None);
-    world.worker.begin().await.unwrap();
+    world.worker.first_rounds().await.unwrap();
     world.pass(2).await;
     assert_eq!((world.look(|script| script.posts.len()), world.depths().await.jobs_dead), (1, 0));
     assert!(world.is_current().await);

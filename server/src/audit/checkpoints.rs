@@ -12,10 +12,15 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// The file in the data folder.
 pub(crate) const FILE: &str = "audit-checkpoints.jsonl";
+/// What the log says with each of them, and by what one is found there.
+pub(crate) const SAID: &str = "the audit log is sealed up to here";
+/// How a line of the file begins.
+const BARE: &str = "{\"batch\":";
 
 /// All of the newest stay.
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -150,6 +155,42 @@ pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<SignedCheckpoint>> {
     Ok(all)
 }
 
+/// The checkpoints that a log sink kept: a file with one a line, or lines of the server's log, in either format, among whatever else stands there. A last
+/// line that was cut is left out.
+///
+/// # Errors
+/// If it cannot be read, there is none in it, or a line is half of one.
+pub(crate) fn read_log(file: &Path) -> anyhow::Result<Vec<SignedCheckpoint>> {
+    let name = || format!("cannot read {}", file.display());
+    let mut log = BufReader::new(File::open(file).with_context(name)?);
+    let (mut all, mut line, mut half) = (Vec::new(), Vec::new(), None);
+    for number in 1.. {
+        line.clear();
+        if log.read_until(b'\n', &mut line).with_context(name)? == 0 {
+            break;
+        }
+        if let Some(half) = half {
+            bail!("line {half} of {} is no checkpoint", file.display());
+        }
+        let text = String::from_utf8_lossy(&line);
+        let bare = text.starts_with(BARE);
+        let told = bare || text.contains(SAID);
+        match told.then(|| quoted(&text)).flatten() {
+            Some(signed) => all.push(signed),
+            None => half = bare.then_some(number),
+        }
+    }
+    if all.is_empty() { bail!("there is no checkpoint in {}", file.display()) } else { Ok(all) }
+}
+
+/// The checkpoint in a text: its first JSON object, or what a string in that quotes, and so on, as a log in JSON does and a sink that wraps its lines.
+fn quoted(text: &str) -> Option<SignedCheckpoint> {
+    let object = &text[text.find('{')?..];
+    let object: Value = serde_json::Deserializer::from_str(object).into_iter().next()?.ok()?;
+    let inside = |object: &Value| object.as_object()?.values().filter_map(Value::as_str).find_map(quoted);
+    SignedCheckpoint::deserialize(&object).ok().or_else(|| inside(&object))
+}
+
 /// Takes away the end of a last line that a crash cut, so that the next one stands alone.
 ///
 /// # Errors
@@ -228,6 +269,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use domain::audit::START;
+    use serde_json::json;
 
     use super::*;
 
@@ -305,5 +347,34 @@ mod tests {
         assert_eq!(read(&file).unwrap().iter().map(|signed| signed.checkpoint.batch).collect::<Vec<_>>(), [1, 2, 3, 4]);
         fs::write(&file, "nonsense\n{}\n").unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn checkpoints_are_found_in_a_log_of_either_format_whatever_a_sink_put_around_its_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("log");
+        let read = |text: String| {
+            fs::write(&file, text).unwrap();
+            read_log(&file)
+                .map(|all| all.iter().map(|signed| signed.checkpoint.batch).collect::<Vec<_>>())
+                .map_err(|error| error.to_string())
+        };
+        let line = |batch| serde_json::to_string(&signer(1).sign(checkpoint(batch))).unwrap();
+        let logged = |batch| json!({ "level": "INFO", "message": SAID, "checkpoint": line(batch), "target": "server::audit" }).to_string();
+        let text = |batch| {
+            format!("2026-03-01T00:00:00Z \u{1b}[32m INFO\u{1b}[0m {SAID} \u{1b}[3mcheckpoint\u{1b}[0m\u{1b}[2m=\u{1b}[0m{}", line(batch))
+        };
+        let wrapped = |batch| json!({ "log": format!("{}\n", logged(batch)), "stream": "stderr" }).to_string();
+        let other = r#"{"level":"INFO","message":"ready","checkpoint":"none"}"#;
+        let all =
+            [line(1), logged(2), other.to_owned(), text(3), wrapped(4), format!("Mar  1 00:00:00 host watchkeeper[7]: {}", logged(5))];
+        assert_eq!(read(all.join("\n")).unwrap(), [1, 2, 3, 4, 5]);
+        // Of a line that is about something else what it quotes is not ours.
+        assert!(read(logged(1).replace(SAID, "somebody says")).unwrap_err().contains("there is no checkpoint in"));
+        assert!(read(String::new()).unwrap_err().contains("there is no checkpoint in"));
+        let half = format!("{}\n{}", line(1), &line(2)[..40]);
+        assert_eq!(read(half.clone()).unwrap(), [1], "it was cut");
+        assert!(read(format!("{half}\n{}", line(3))).unwrap_err().contains("line 2"));
+        assert!(read_log(&dir.path().join("none")).unwrap_err().to_string().contains("cannot read"));
     }
 }

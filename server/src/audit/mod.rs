@@ -189,7 +189,7 @@ impl Sealer {
         let file = self.file.clone();
         let line = signed.clone();
         tokio::task::spawn_blocking(move || checkpoints::append(&file, &line)).await??;
-        tracing::info!(checkpoint = %serde_json::to_string(&signed)?, "the audit log is sealed up to here");
+        tracing::info!(checkpoint = %serde_json::to_string(&signed)?, "{}", checkpoints::SAID);
         metrics::gauge!("watchkeeper_audit_checkpoint_timestamp_seconds").set(checkpoint.at.as_second() as f64);
         *said = Said { hash: Some(seal.hash), checkpoint: Some(checkpoint), at: Some(Instant::now()) };
         Ok(())

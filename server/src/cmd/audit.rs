@@ -53,7 +53,7 @@ struct Verify {
     /// A public key whose checkpoints are believed, in hex, or a file with such keys; for a store, besides its own.
     #[arg(long)]
     public_key: Vec<String>,
-    /// Further checkpoints, such as those that a log sink kept: a file with one a line.
+    /// Further checkpoints, such as those that a log sink kept: a file with one a line, or lines of the server's log.
     #[arg(long)]
     checkpoints: Vec<PathBuf>,
     /// How the outcome is shown.
@@ -140,7 +140,7 @@ fn verify(args: &Verify) -> anyhow::Result<ExitCode> {
 async fn verify_store(args: &Verify, more: Vec<SecretSlice<u8>>, progress: &mut Progress) -> anyhow::Result<Report> {
     let Opened { store, keys, signer, mut said } = args.place.open().await?;
     for file in &args.checkpoints {
-        said.extend(checkpoints::read(file)?);
+        said.extend(checkpoints::read_log(file)?);
     }
     let mut trusted = signer.trusted();
     trusted.add(&args.public_key)?;

@@ -1,8 +1,10 @@
 //! A NATS server with JetStream on a file store, from the pinned wheel that `./test` installs.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::ensure;
+use futures::future::try_join_all;
 use tempfile::TempDir;
 
 use super::{START, answers};
@@ -31,7 +33,28 @@ impl Nats {
 
     /// The same, on another address of this host.
     pub async fn at(host: &str, lines: &str) -> anyhow::Result<Self> {
-        let dir = temp_dir("nats")?;
+        Self::begin(temp_dir("nats")?, host, lines).await
+    }
+
+    /// So many servers that keep their streams together, and sync before they acknowledge: `node-0`, `node-1`, ... Each may be killed and restarted.
+    pub async fn cluster(size: usize) -> anyhow::Result<Vec<Self>> {
+        let routes: Vec<String> = (0..size).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+        let all = routes.iter().map(|route| format!("nats://{route}")).collect::<Vec<_>>().join(", ");
+        let nodes = routes.iter().enumerate().map(async |(number, route)| {
+            let dir = temp_dir("nats")?;
+            // It takes the place of the block that every server has.
+            let lines = format!(
+                "server_name: node-{number}\ncluster {{ name: harness, listen: {route}, routes: [{all}] }}\n\
+                 jetstream {{ store_dir: \"{}\", sync_interval: always }}",
+                store(&dir).display()
+            );
+            Self::begin(dir, "127.0.0.1", &lines).await
+        });
+        // None of them gets ready alone.
+        try_join_all(nodes).await
+    }
+
+    async fn begin(dir: TempDir, host: &str, lines: &str) -> anyhow::Result<Self> {
         let (port, monitor) = (free_port(), free_port());
         configure(&dir, (host, port), monitor, lines)?;
         let proc = launch(&dir, monitor).await?;
@@ -61,7 +84,7 @@ impl Nats {
     /// Removes the JetStream store. The server must be dead.
     pub fn delete_store(&mut self) -> anyhow::Result<()> {
         ensure!(!self.proc.is_running(), "kill the server before its store is deleted");
-        Ok(fs::remove_dir_all(self.dir.path().join("store"))?)
+        Ok(fs::remove_dir_all(store(&self.dir))?)
     }
 
     /// Starts it again with other lines in its configuration.
@@ -78,8 +101,12 @@ impl Nats {
     }
 }
 
+fn store(dir: &TempDir) -> PathBuf {
+    dir.path().join("store")
+}
+
 fn configure(dir: &TempDir, (host, port): (&str, u16), monitor: u16, lines: &str) -> anyhow::Result<()> {
-    let store = dir.path().join("store");
+    let store = store(dir);
     let config = format!("listen: {host}:{port}\nhttp: 127.0.0.1:{monitor}\njetstream {{ store_dir: \"{}\" }}\n{lines}\n", store.display());
     Ok(fs::write(dir.path().join("nats.conf"), config)?)
 }

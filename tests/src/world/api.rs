@@ -178,15 +178,27 @@ impl World {
     /// # Errors
     /// If there is no such metric.
     pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let values = self.values(name).await?;
+        ensure!(!values.is_empty(), "there is no metric {name}");
+        Ok(values.iter().sum())
+    }
+
+    /// The same of a counter, which is there only after something was counted: zero before that.
+    ///
+    /// # Errors
+    /// If the server does not tell.
+    pub async fn count(&self, name: &str) -> anyhow::Result<f64> {
+        Ok(self.values(name).await?.iter().sum())
+    }
+
+    async fn values(&self, name: &str) -> anyhow::Result<Vec<f64>> {
         let text = self.http().get(format!("{}/metrics", self.url())).send().await?.error_for_status()?.text().await?;
         let values = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let known = series.split('{').next()? == name;
             known.then(|| value.parse::<f64>().ok())?
         });
-        let values: Vec<f64> = values.collect();
-        ensure!(!values.is_empty(), "there is no metric {name}");
-        Ok(values.iter().sum())
+        Ok(values.collect())
     }
 
     /// Waits until the supervised service answers, or does not.
