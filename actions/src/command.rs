@@ -152,7 +152,8 @@ impl Command {
     fn outcome(&self, effect: Effect, with: &With, done: Finished) -> Result<ActionOutput, ActionError> {
         let (out, err) = (done.stdout.show(&self.0.settings.redactor), done.stderr.show(&self.0.settings.redactor));
         let seconds = done.took.as_secs_f64();
-        let by_itself = matches!(done.how, How::Ended(status) if status.code().is_some());
+        // Who stops it has decided that it ends so: a person, or whoever has its target now.
+        let meant = matches!(done.how, How::Stopped) || matches!(done.how, How::Ended(status) if status.code().is_some());
         let problem = match done.how {
             How::TimedOut => format!("timed out after {seconds:.1} s; it and its process group are gone"),
             How::Stopped => format!("stopped after {seconds:.1} s; it and its process group are gone"),
@@ -166,7 +167,7 @@ impl Command {
         let quote = last(if err.text.trim().is_empty() { &out.text } else { &err.text }, QUOTE).trim();
         let problem = if quote.is_empty() { problem } else { format!("{problem}:\n{quote}") };
         // What was ended may have done its work before, or a part of it.
-        if by_itself || effect.may_repeat() { Err(ActionError::Failed(problem)) } else { Err(ActionError::Unknown(problem)) }
+        if meant || effect.may_repeat() { Err(ActionError::Failed(problem)) } else { Err(ActionError::Unknown(problem)) }
     }
 }
 

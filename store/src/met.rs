@@ -24,9 +24,10 @@ impl Met {
         if hashes.len() > MOST {
             hashes.clear();
         }
-        let alerts = asks.alerts.iter().map(|key| self.by.hash_one(("alert", key)));
-        let groups = asks.groups.iter().map(|key| self.by.hash_one(("group", key)));
-        alerts.chain(groups).fold(true, |strangers, hash| hashes.insert(hash) && strangers)
+        let before = hashes.len();
+        hashes.extend(asks.alerts.iter().map(|key| self.by.hash_one(("alert", key))));
+        hashes.extend(asks.groups.iter().map(|key| self.by.hash_one(("group", key))));
+        hashes.len() == before + asks.alerts.len() + asks.groups.len()
     }
 
     /// As after a start.

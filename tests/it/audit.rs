@@ -281,6 +281,8 @@ async fn the_page_shows_what_is_sealed_and_what_was_changed_to_those_who_may_see
     let page = console.page("/audit?actor=ann&action=sign&object=").await?;
     ensure!(page.contains("sign_in") && !page.contains("server.start"), "{page}");
     ensure!(!page.contains("are not what was written"), "{page}");
+    // What is sealed while it is verified belongs to the next time.
+    settled(&world.config()).await?;
     postgres.psql(&database, "update audit set actor = 'principal:eve' where action = 'incident.open'").await?;
     let page = console.page("/audit").await?;
     ensure!(page.contains("1</b> rows on this page") || page.contains("1 rows on this page"), "{page}");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,14 @@ use domain::job::{Job, NewJob, Urgency};
 use harness::fake::discord::{Config, FakeDiscord};
 use harness::peers::Postgres;
 use harness::world::{Alert, Ledger, Plan, SOON, World};
-use harness::{Proxy, Signal, Tally, eventually, temp_dir};
+use harness::{Proxy, Signal, eventually, temp_dir};
 use jiff::SignedDuration;
 use reqwest::Method;
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 use store::Store;
 
-use crate::load::{Load, all_there};
-
-use crate::replicas::{replica, signs_of_life};
+use crate::replicas::replica;
 use crate::workers::open;
 
 /// Longer than a lease.
@@ -497,184 +495,10 @@ async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
     .await
 }
 
-/// What a machine's clock says to the servers that run by it. It is set under their feet, and the clock that nobody can set goes on, as when a person or
-/// NTP sets the real one.
-struct MachineClock(PathBuf);
-
-impl MachineClock {
-    /// The right time, for this server.
-    fn of(plan: Plan) -> anyhow::Result<(Plan, Self)> {
-        let clock = Self(plan.dir().join("clock"));
-        clock.set("+0")?;
-        let file = clock.0.to_str().context("a path that is no text")?;
-        let plan = plan.env("LD_PRELOAD", &libfaketime()?).env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
-        Ok((plan.env("FAKETIME_DONT_FAKE_MONOTONIC", "1"), clock))
-    }
-
-    fn set(&self, ahead: &str) -> anyhow::Result<()> {
-        // In one go: it is read at every look at the clock.
-        let new = self.0.with_extension("new");
-        std::fs::write(&new, ahead)?;
-        Ok(std::fs::rename(&new, &self.0)?)
-    }
-}
-
 fn libfaketime() -> anyhow::Result<String> {
     let places = std::fs::read_dir("/usr/lib")?.flatten().map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
     let found = places.filter(|path| path.exists()).find_map(|path| path.to_str().map(str::to_owned));
     found.context("no libfaketime; ./test installs it")
-}
-
-/// Sets all clocks ahead, or right again.
-trait Clocks {
-    async fn set(&self, worlds: &[World], ahead: bool) -> anyhow::Result<()>;
-
-    /// Who has the job of a run, where that can be seen from outside.
-    async fn owner(&self, run: &str) -> anyhow::Result<String>;
-}
-
-/// Of one server on SQLite.
-struct OfOne(MachineClock);
-
-impl Clocks for OfOne {
-    async fn set(&self, _: &[World], ahead: bool) -> anyhow::Result<()> {
-        self.0.set(if ahead { "+1h" } else { "+0" })
-    }
-
-    async fn owner(&self, _: &str) -> anyhow::Result<String> {
-        Ok(String::new())
-    }
-}
-
-/// Of replicas, each with another time, and of their PostgreSQL.
-struct OfMany {
-    machines: [MachineClock; 2],
-    postgres: Postgres,
-    database: String,
-}
-
-impl Clocks for OfMany {
-    async fn set(&self, worlds: &[World], ahead: bool) -> anyhow::Result<()> {
-        for (machine, hours) in self.machines.iter().zip(["+2h", "+3h"]) {
-            machine.set(if ahead { hours } else { "+0" })?;
-        }
-        self.postgres.turn_clock(Duration::from_secs(if ahead { 3600 } else { 0 })).await?;
-        for world in worlds {
-            eventually(SOON, async || {
-                let steps = world.count("watchkeeper_clock_steps_total").await?;
-                ensure!(steps >= if ahead { 1.0 } else { 2.0 }, "PostgreSQL's clock was set, and it has not heard");
-                Ok(())
-            })
-            .await?;
-        }
-        // Time in which somebody could take what seems to be over, if they did.
-        tokio::time::sleep(Duration::from_secs(4)).await;
-        Ok(())
-    }
-
-    async fn owner(&self, run: &str) -> anyhow::Result<String> {
-        let sql = format!("select instance, start_id, claim from jobs where kind = 'run.advance' and key = '{run}' and state = 'claimed'");
-        let owner = self.postgres.psql(&self.database, &sql).await?;
-        ensure!(!owner.is_empty(), "nobody has the run");
-        Ok(owner)
-    }
-}
-
-/// Under load and a run that is under way every clock is set an hour or more ahead, and later set right again. What comes in meanwhile is decided and
-/// carried out, and what was to be looked at soon is not left alone for that hour: a run that waits for its target, and the sign of life.
-async fn under_set_clocks(tally: &mut Tally, mut plans: Vec<Plan>, clocks: impl Clocks) -> anyhow::Result<()> {
-    let (ledger, dir) = (plans[0].ledger()?, plans[0].dir().to_owned());
-    let gate = plans[0].script("gate", "#!/bin/sh\ntouch waits\nwhile [ ! -e go ]; do sleep 0.1; done\n")?;
-    let (url, mut beats) = signs_of_life().await?;
-    for plan in &mut plans {
-        let place = json!({ "kind": "http", "url": "http://127.0.0.1:9/" });
-        plan.merge(json!({
-            "heartbeat": { "url": url, "every": "5s" }, "targets": { "spot": place }, "programs": [ledger.program, gate],
-        }));
-        let write = |word: &str| json!({ "program": ledger.program, "args": [word] });
-        let on_spot = |word: &str| {
-            let mut with = write(word);
-            with["target"] = json!("spot");
-            json!({ "id": word, "uses": "command", "with": with })
-        };
-        let look =
-            json!({ "id": "gate", "uses": "command", "with": { "program": gate, "cwd": dir }, "effect": "read_only", "timeout": "2m" });
-        with_remedy(plan, "slow", &json!([on_spot("one"), look, on_spot("two")]));
-        with_remedy(plan, "held", &json!([on_spot("held")]));
-        for name in ["ahead", "back"] {
-            with_remedy(plan, name, &json!([{ "id": name, "uses": "command", "with": write(name) }]));
-        }
-    }
-    let mut worlds = Vec::new();
-    for plan in plans {
-        worlds.push(plan.start().await?);
-    }
-    let load = Load::start(&worlds.iter().collect::<Vec<_>>(), 20);
-    load.keeps(20, SOON).await?;
-    let world = &worlds[0];
-    world.send(&[Alert::new("slow")]).await?;
-    eventually(SOON, async || {
-        ensure!(dir.join("waits").exists(), "it does not wait yet");
-        Ok(())
-    })
-    .await?;
-    let slow = run_of(world, "slow").await?;
-    let owner = async || clocks.owner(slow["run"]["id"].as_str().unwrap_or_default()).await;
-    let first = owner().await?;
-    clocks.set(&worlds, true).await?;
-    tally.faults += 1;
-    world.send(&[Alert::new("ahead"), Alert::new("held")]).await?;
-    let ahead = run_is(world, "ahead", "succeeded").await?;
-    run_is(world, "held", "held").await?;
-    load.keeps(20, SOON).await?;
-    assert_eq!(owner().await?, first);
-    clocks.set(&worlds, false).await?;
-    tally.faults += 1;
-    while beats.try_recv().is_ok() {}
-    world.send(&[Alert::new("back")]).await?;
-    run_is(world, "back", "succeeded").await?;
-    assert_eq!(owner().await?, first);
-    std::fs::write(dir.join("go"), "")?;
-    let slow = run_is(world, "slow", "succeeded").await?;
-    run_is(world, "held", "succeeded").await?;
-    tokio::time::timeout(SOON, beats.recv()).await.context("no sign of life since the clock was set back")?;
-    load.keeps(20, SOON).await?;
-    let created = |run: &Value| run["run"]["created_at"].as_str().unwrap_or_default().parse::<jiff::Timestamp>();
-    let by = created(&ahead)?.duration_since(created(&slow)?);
-    ensure!(by > SignedDuration::from_mins(59), "the clock was set by {by}");
-    let told = load.stop().await?;
-    ensure!(told.failed.is_empty() && told.again.is_empty(), "{:?}, told to come again: {:?}", told.failed, told.again);
-    all_there(world, &told.kept).await?;
-    eventually(SOON, async || {
-        let active: u64 = world.incidents().await?.iter().filter_map(|one| one["alerts_active"].as_u64()).sum();
-        ensure!(active == told.kept.len() as u64 + 4, "{active} of {} alerts", told.kept.len() + 4);
-        Ok(())
-    })
-    .await?;
-    let once = |step: &str| tried(&slow, step).len() == 1;
-    ensure!(["one", "gate", "two"].into_iter().all(once), "a step was tried twice: {slow}");
-    for world in &worlds {
-        for never in ["watchkeeper_claims_lapsed_total", "watchkeeper_claims_lost_total"] {
-            ensure!(world.count(never).await? == 0.0, "{never} was counted");
-        }
-    }
-    tally.ledger(&lines(&ledger, 5).await?, &["ahead", "back", "held", "one", "two"])
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clocks_that_are_set_under_running_servers_lose_and_double_nothing() -> anyhow::Result<()> {
-    harness::rounds("clocks set forward and back under running servers", 1, async |tally| {
-        let (plan, clock) = MachineClock::of(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?)?;
-        under_set_clocks(tally, vec![plan], OfOne(clock)).await.context("on SQLite")?;
-
-        let postgres = Postgres::start().await?;
-        let database = postgres.create_database().await?;
-        let (a, of_a) = MachineClock::of(replica("a", &database)?)?;
-        let (b, of_b) = MachineClock::of(replica("b", &database)?)?;
-        let clocks = OfMany { machines: [of_a, of_b], postgres, database };
-        under_set_clocks(tally, vec![a, b], clocks).await.context("on PostgreSQL")
-    })
-    .await
 }
 
 /// How long a claim of the race holds.

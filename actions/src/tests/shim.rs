@@ -189,7 +189,7 @@ async fn a_time_limit_and_a_cancel_end_even_those_who_left_the_group() {
             }
         };
         let (outcome, ()) = tokio::join!(action.run(&cx, &with), stop);
-        let problem = unknown(outcome);
+        let problem = if cancel { failed(outcome) } else { unknown(outcome) };
         assert!(problem.contains(if cancel { "stopped after" } else { "timed out after" }), "{problem}");
         assert_eq!(living(&mark(&world)), 0);
     }
@@ -244,7 +244,7 @@ async fn end_the_deaf(by: By) {
         asked
     };
     let ((outcome, ended), asked) = tokio::join!(runs, is_ended);
-    let problem = failed(outcome);
+    let problem = if by == By::TimeLimit { unknown(outcome) } else { failed(outcome) };
     assert!(problem.contains(if by == By::TimeLimit { "timed out after" } else { "stopped after" }), "{by:?}: {problem}");
     let took = ended.duration_since(asked);
     assert!(took >= Duration::from_millis(9_900) && took < Duration::from_secs(16), "{by:?}: {took:?}");
@@ -298,7 +298,7 @@ async fn a_higher_fence_ends_what_a_lower_one_began_and_a_lower_one_begins_nothi
     let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
     let second = world.action("command").run(&fenced(2), &quick).await.unwrap();
     assert_eq!(second.data["stdout"], "done");
-    assert!(unknown(world.action("command").run(&again(&first, &known), &with).await).contains("stopped after"));
+    assert!(failed(world.action("command").run(&again(&first, &known), &with).await).contains("stopped after"));
     let late = failed(world.action("command").run(&fenced(1), &quick).await);
     assert!(late.contains("a later run has api: its fence is 1.2, this one's 1.1"), "{late}");
     assert_eq!(living(&mark(&world)), 0);

@@ -42,14 +42,14 @@ async fn runs_that_wait_for_a_hand_hold_up_nothing_else() {
     let beat = HeartbeatRow {
         source: "am".to_owned(),
         name: "Watchdog".to_owned(),
-        within: "1m".parse().unwrap(),
+        within: "15m".parse().unwrap(),
         last_seen: world.now(),
         alarmed: false,
     };
     let mut tx = world.cx.store.begin().await.unwrap();
     tx.put_heartbeat(&beat).await.unwrap();
     tx.commit().await.unwrap();
-    world.clock.advance(SignedDuration::from_mins(2));
+    world.clock.advance(SignedDuration::from_mins(16));
     let noticed = eventually(SOON, async || {
         anyhow::ensure!(world.incidents().await.iter().any(|incident| incident.source == "watchkeeper"), "its silence is not noticed");
         Ok(())
