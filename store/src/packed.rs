@@ -21,6 +21,8 @@ pub(crate) struct Packed {
     pub(crate) raw: Bytes,
     /// How long it was, in bytes, if it is packed.
     pub(crate) length: Option<i64>,
+    /// The body itself. Whoever brought it may count the bytes that are on their way: they are until it is stored.
+    _body: Bytes,
 }
 
 impl Packed {
@@ -40,10 +42,10 @@ impl Packed {
         if body.len() >= WORTH {
             let packed = compress(&body);
             if let (true, Ok(length)) = (packed.len() <= body.len() / 4 * 3, i64::try_from(body.len())) {
-                return Self { raw: packed.into(), length: Some(length) };
+                return Self { raw: packed.into(), length: Some(length), _body: body };
             }
         }
-        Self { raw: body, length: None }
+        Self { raw: body.clone(), length: None, _body: body }
     }
 }
 

@@ -22,6 +22,9 @@ use crate::{Backend, Error, Store, Tx};
 /// What is shown of a body that cannot be opened, in bytes. All of it stays with the deliveries.
 const SAMPLE: usize = 64 * 1024;
 
+/// Bodies of more bytes than these are not opened together: the one writer waits meanwhile, and memory holds what they say.
+const MOST_AT_ONCE: i64 = 4 * 1024 * 1024;
+
 /// More bytes than these are read off the threads that serve everybody: about a millisecond of work.
 const LONG: usize = 256 * 1024;
 
@@ -191,13 +194,19 @@ impl Tx {
             return Ok(Vec::new());
         };
         let stored = self.core.unopened.state().stored;
-        let first: Vec<(i64, i64)> = rows!(self, "select id, events from unopened order by id limit $1", limit);
-        let (mut last, mut events) = (None, 0);
-        for (id, held) in first {
-            if last.is_some() && events + held > limit {
+        let first: Vec<(i64, i64, i64)> = rows!(
+            self,
+            "select u.id, u.events, coalesce(d.packed_from, length(d.raw), 0) from unopened u left join deliveries d on d.id = u.delivery_id \
+             order by u.id limit $1",
+            limit
+        );
+        let (mut last, mut events, mut bytes) = (None, 0_i64, 0_i64);
+        for (id, held, length) in first {
+            (events, bytes) = (events.saturating_add(held), bytes.saturating_add(length));
+            if last.is_some() && (events > limit || bytes > MOST_AT_ONCE) {
                 break;
             }
-            (last, events) = (Some(id), events + held);
+            last = Some(id);
         }
         let Some(last) = last else {
             self.found_none = Some(stored);

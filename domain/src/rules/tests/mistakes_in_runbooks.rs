@@ -305,11 +305,11 @@ fn text_from_outside_is_no_path_and_no_host() {
       help: write it out, or let a parameter of type `choice` say which `cwd`; arguments may hold `params.free`
     rules.yaml:8:49: `labels.instance` is text from outside, which is never the scheme, host or port of a URL
       8 |       - { id: c, uses: http.check, with: { url: "https://{{ labels.instance }}/health" } }
-        |                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        |                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
       help: write them out, or use a parameter of type `target` or `choice`; path and query may hold it, `| urlencode`d
     rules.yaml:9:49: `annotations.page` is text from outside, and stands in a URL as it is
       9 |       - { id: d, uses: http.check, with: { url: "http://api/{{ annotations.page }}" } }
-        |                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        |                                                 ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
       help: end it with the filter `urlencode`: `{{ .. | urlencode }}`
     "#);
 }
