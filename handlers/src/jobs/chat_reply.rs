@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use domain::act::{ActOutcome, ReplyTo};
-use domain::chat::ChatError;
 use domain::job::Job as Row;
 use jiff::SignedDuration;
 
@@ -33,10 +32,8 @@ impl Job for ChatReply {
             return Ok(Done::Finished);
         }
         let Some(chat) = cx.chat(&to.platform) else { return Ok(Done::Finished) };
-        match heard(cx, chat, chat.reply(&to, &outcome).await) {
-            // The platform takes no answer there any more.
-            Ok(()) | Err(ChatError::Gone(_)) => Ok(Done::Finished),
-            Err(error) => Err(as_job_error(cx, error)),
-        }
+        // "Gone" may also mean "not yet": who is quicker than the edge's own answer to the platform tries again.
+        heard(cx, chat, chat.reply(&to, &outcome).await).map_err(|error| as_job_error(cx, error))?;
+        Ok(Done::Finished)
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct ChatThread;
 const MOST_TEXT: usize = 1500;
 /// What could not be told for so long is given up.
 const WORTH: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// A platform that says so often that the card is gone means it.
+const TRIES_OF_GONE: i64 = 5;
 /// Entries read at once.
 const MOST_ENTRIES: i64 = 500;
 
@@ -54,7 +56,7 @@ impl Job for ChatThread {
         match heard(cx, chat, chat.post_thread(&place, &message_text, &delivery).await) {
             Ok(()) => {}
             // Somebody deleted the card: where it is posted anew its thread begins again.
-            Err(ChatError::Gone(why)) => {
+            Err(ChatError::Gone(why)) if row.attempts >= TRIES_OF_GONE => {
                 tracing::warn!(key = %row.key, why, "the thread cannot be told: its card is gone");
                 return Ok(Done::Finished);
             }
