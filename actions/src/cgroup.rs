@@ -47,9 +47,7 @@ impl Cgroup {
 
     /// Its processes that are not this one.
     pub(crate) fn members(&self) -> Vec<Stat> {
-        let pids = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
-        let own = std::process::id().to_string();
-        pids.lines().filter(|pid| *pid != own).filter_map(|pid| Stat::of(pid.parse().ok()?)).filter(Stat::alive).collect()
+        members(&self.path)
     }
 
     /// Ends everything in it, unless this process could not leave it.
@@ -83,6 +81,17 @@ pub(crate) fn tidy() {
         // The kernel refuses where somebody is inside.
         let _in_use = fs::remove_dir(one.path());
     }
+}
+
+/// Who is left in the group that was made under this name, by somebody who is gone.
+pub(crate) fn left(name: &str) -> Vec<Stat> {
+    home().map(|home| members(&home.join(format!("{PREFIX}{name}")))).unwrap_or_default()
+}
+
+fn members(group: &Path) -> Vec<Stat> {
+    let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let own = std::process::id().to_string();
+    pids.lines().filter(|pid| *pid != own).filter_map(|pid| Stat::of(pid.parse().ok()?)).filter(Stat::alive).collect()
 }
 
 /// Moves this process: 0 stands for whoever writes it.

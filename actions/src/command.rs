@@ -23,23 +23,29 @@ const QUOTE: usize = 2000;
 const VALUE: usize = 4096;
 const MAX_STDIN: usize = 1024 * 1024;
 /// Variables that make the loader, a shell or an interpreter run something else. Their values may come from labels, so nobody sets them.
-const LOADERS: [&str; 16] = [
+const LOADERS: [&str; 22] = [
     "BASH_ENV",
     "ENV",
     "GCONV_PATH",
     "GIT_CONFIG",
     "IFS",
     "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
     "LOCPATH",
     "NODE_OPTIONS",
+    "NODE_PATH",
     "PATH",
+    "PERL5DB",
     "PERL5LIB",
     "PERL5OPT",
     "PROMPT_COMMAND",
+    "PYTHONHOME",
     "PYTHONPATH",
     "PYTHONSTARTUP",
+    "RUBYLIB",
     "RUBYOPT",
     "SHELLOPTS",
+    "_JAVA_OPTIONS",
 ];
 const LOADER_FAMILIES: [&str; 5] = ["BASH_FUNC_", "DYLD_", "GIT_", "LD_", "WATCHKEEPER_"];
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::folders::{self, Folders};
-use crate::live;
 use crate::proc::{Stat, boot_id};
 use crate::program::{Finished, Invocation, ProgramError};
 use crate::shim::{self, Order};
 use crate::shims::Shims;
+use crate::{cgroup, live, proc, program};
 
 /// The highest fence that was seen of each target.
 const FENCES: &str = "fences.json";
@@ -62,7 +62,7 @@ impl Executions {
     /// # Errors
     /// If the folder cannot be made.
     pub fn open(folder: &Path, shim: Vec<OsString>) -> io::Result<Executions> {
-        crate::cgroup::tidy();
+        cgroup::tidy();
         Ok(Executions { folders: Folders::open(folder)?, shims: Shims::new(shim), fences: Mutex::default() })
     }
 
@@ -110,15 +110,25 @@ impl Executions {
     pub(crate) fn give_up(&self, id: &str) {
         let Some(folder) = self.folders.of(id) else { return };
         let about = About::read(&folder).filter(|_| !shim::is_over(&folder));
-        let shim = about.and_then(|about| Stat::of(about.pid).filter(|stat| stat.is(about.pid, about.began)));
-        match shim {
+        match about.as_ref().and_then(About::shim) {
             Some(shim) => {
                 tracing::warn!(execution = id, "nobody waits for this command any more: it is ended");
                 if let Err(error) = stop(&folder, shim) {
                     tracing::warn!(%error, execution = id, "it cannot be asked to end");
                 }
             }
-            None => self.folders.forget(&folder),
+            None => {
+                let left = about.map(|about| remains(id, about.pid)).unwrap_or_default();
+                if left.is_empty() {
+                    return self.folders.forget(&folder);
+                }
+                tracing::warn!(
+                    execution = id,
+                    pids = pids(&left),
+                    "its shim was killed and nobody waits for this command any more: it is ended"
+                );
+                left.iter().for_each(|process| process.signal(Signal::TERM));
+            }
         }
     }
 
@@ -127,8 +137,8 @@ impl Executions {
         let folder = self.folders.of(&cx.execution).ok_or_else(|| not_started(io::ErrorKind::InvalidInput.into()))?;
         if let (Some(target), Some(fence)) = (&cx.target, cx.fence) {
             self.raise(&target.name, fence).map_err(not_started)?;
-            self.end_older(&target.name, fence).await.map_err(not_started)?;
         }
+        self.end_older(cx).await.map_err(not_started)?;
         // Whatever is there was never told to do anything: no intent was stored for it, or its shim left no mark.
         self.forget(&cx.execution);
         self.folders.make(&folder).map_err(not_started)?;
@@ -183,7 +193,9 @@ impl Executions {
             return Err(lost("what was begun is not what the plan says now"));
         }
         let this_boot = boot_id().is_ok_and(|boot| boot == known.boot);
-        let under_way = || Stat::of(known.pid).filter(|now| this_boot && now.is(known.pid, known.began) && !shim::is_over(&folder));
+        // Without the folder its shim, if it lives, does something else by now.
+        let ours = || About::read(&folder).is_some() && !shim::is_over(&folder);
+        let under_way = || Stat::of(known.pid).filter(|now| this_boot && now.is(known.pid, known.began) && ours());
         if let Some(shim) = under_way() {
             let end = async {
                 // It is no child of this process, so nobody tells.
@@ -197,6 +209,11 @@ impl Executions {
             Err(ProgramError::Lost(_)) if !this_boot => Err(lost("the host was started anew while it was under way")),
             // Its order was never taken, and with its shim it is gone.
             Err(ProgramError::Lost(_)) if never_began(&folder) => Err(ProgramError::NeverBegan),
+            Err(ProgramError::Lost(problem)) => {
+                let left = About::read(&folder).map(|about| remains(&known.id, about.pid)).unwrap_or_default();
+                let still = if left.is_empty() { String::new() } else { format!("; of its command there still runs {}", pids(&left)) };
+                Err(ProgramError::Lost(problem + &still))
+            }
             finished => finished,
         }
     }
@@ -234,28 +251,44 @@ impl Executions {
         folders::put(&new, &file)
     }
 
-    /// Ends what earlier runs still do on a target; nothing begins before it is gone.
-    async fn end_older(&self, target: &str, fence: Fence) -> io::Result<()> {
-        let late = |about: &About| about.target.as_deref() == Some(target) && about.fence.is_none_or(|other| other < fence);
+    /// Ends what this run's earlier steps, and earlier runs on its target, still do; nothing begins before it is gone.
+    async fn end_older(&self, cx: &ActionCx) -> io::Result<()> {
+        let own = format!("{}-", cx.run);
+        let target = cx.target.as_ref().map(|target| target.name.as_str()).zip(cx.fence);
+        let late = |about: &About| {
+            target.is_some_and(|(name, fence)| about.target.as_deref() == Some(name) && about.fence.is_none_or(|other| other < fence))
+        };
         let older = |id: String| {
-            let folder = self.folders.of(&id)?;
-            let about = About::read(&folder).filter(late).filter(|_| !shim::is_over(&folder))?;
-            Stat::of(about.pid).filter(|stat| stat.is(about.pid, about.began)).map(|stat| (folder, stat))
+            let folder = self.folders.of(&id).filter(|folder| id != cx.execution && !shim::is_over(folder))?;
+            let about = About::read(&folder).filter(|about| id.starts_with(&own) || late(about))?;
+            Some((id, folder, about))
         };
         let ended = async {
             loop {
-                let left: Vec<(PathBuf, Stat)> = self.kept().into_iter().filter_map(older).collect();
-                if left.is_empty() {
-                    return Ok(());
+                let mut left = false;
+                for (id, folder, about) in self.kept().into_iter().filter_map(older) {
+                    match about.shim() {
+                        Some(shim) => {
+                            left = true;
+                            stop(&folder, shim)?;
+                        }
+                        // Its shim was killed, so nobody else does it.
+                        None if never_began(&folder) => {}
+                        None => {
+                            let find = move || remains(&id, about.pid);
+                            left |= !proc::end_all(program::GRACE, find).await;
+                        }
+                    }
                 }
-                for (folder, shim) in left {
-                    stop(&folder, shim)?;
+                if !left {
+                    return Ok(());
                 }
                 tokio::time::sleep(LOOK).await;
             }
         };
         let told = tokio::time::timeout(OLDER_END, ended).await;
-        told.map_err(|_| io::Error::other(format!("an earlier run's command on {target} does not end: look at it on the host")))?
+        let on = target.map(|(name, _)| format!(" on {name}")).unwrap_or_default();
+        told.map_err(|_| io::Error::other(format!("an earlier command{on} does not end: look at it on the host")))?
     }
 }
 
@@ -268,11 +301,29 @@ impl About {
         let own = |about: &About| about.id.as_ref().is_none_or(|id| folder.ends_with(id));
         folders::read_about(folder).filter(own)
     }
+
+    /// Its shim, if that lives.
+    fn shim(&self) -> Option<Stat> {
+        Stat::of(self.pid).filter(|now| now.is(self.pid, self.began))
+    }
 }
 
 /// Whether nothing of the execution ever happened, now that its shim is gone. Of a folder that is not whole nobody can say so.
 fn never_began(folder: &Path) -> bool {
     shim::never_began(folder) && About::read(folder).is_some()
+}
+
+/// What is left of an execution whose shim was killed: whoever bears its mark, or is in the shim's control group still.
+fn remains(id: &str, shim: i32) -> Vec<Stat> {
+    let mark = format!("{}={id}", shim::MARK);
+    // Somebody else may have got the shim's process id, and made a group by that name.
+    let inside = if Stat::of(shim).is_none() { cgroup::left(&shim.to_string()) } else { vec![] };
+    proc::all().into_iter().filter(|one| inside.contains(one) || proc::has_env(one.pid, &mark)).collect()
+}
+
+/// For people, who look at them on the host.
+fn pids(all: &[Stat]) -> String {
+    all.iter().map(|one| format!("process {}", one.pid)).collect::<Vec<_>>().join(", ")
 }
 
 /// Asks for the end of the execution in this folder, and only for that.

@@ -23,7 +23,7 @@ use crate::output::Capture;
 use crate::proc;
 
 /// Between TERM and KILL.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// How long output is awaited after the group has ended: somebody outside the group may still hold the pipe.
 const DRAIN: Duration = Duration::from_millis(500);
 

@@ -32,6 +32,8 @@ use crate::program::{Bounds, Finished, How, Invocation, ProgramError, Reach, run
 pub const WORD: &str = "shim";
 /// How long a shim waits before it tries again to write a result for which there was no room.
 const NO_ROOM: Duration = Duration::from_secs(1);
+/// In the environment of every command: the name of its execution. So what it left is found when its shim was killed.
+pub(crate) const MARK: &str = "WATCHKEEPER_EXECUTION";
 /// No order is longer: standard input for the command is at most 1 MiB.
 const MAX_ORDER: u64 = 8 * 1024 * 1024;
 
@@ -123,11 +125,12 @@ pub(crate) fn said(folder: &Path) -> String {
     format!("ended {}", folder.file_name().unwrap_or_default().display())
 }
 
-async fn carry_out(order: Order, ears: &mut Ears, cgroup: Option<Arc<Cgroup>>) -> (Result<Finished, ProgramError>, Duration) {
+async fn carry_out(mut order: Order, ears: &mut Ears, cgroup: Option<Arc<Cgroup>>) -> (Result<Finished, ProgramError>, Duration) {
     let began = tokio::time::Instant::now();
     if order.folder.join(STOP).exists() {
         return (Err(not_started("it was stopped before it began".to_owned())), Duration::ZERO);
     }
+    order.what.env.extend(name(&order.folder).map(|id| (MARK.to_owned(), id)));
     let stop = stopped(ears, &order.folder);
     let tap = Tap::default();
     let limit = Duration::from_millis(order.limit_ms);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 
 mod detect;
 mod forms;
@@ -97,6 +98,20 @@ impl Redactor {
             Cow::Borrowed(_) => text.into(),
             // Everything found begins and ends at characters, so nothing is lost here.
             Cow::Owned(bytes) => String::from_utf8_lossy(&bytes).into_owned().into(),
+        }
+    }
+
+    /// Replaces every secret in the texts of a JSON value.
+    pub fn redact_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Cow::Owned(less) = self.redact(text) {
+                    *text = less;
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_value(item)),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.redact_value(field)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 

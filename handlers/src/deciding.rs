@@ -89,6 +89,11 @@ pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
             return Ok(0);
         }
         count = events.len();
+        // People wait for their answers: what they did stands first, and is decided without the alerts that wait behind it.
+        let acts = events.iter().take_while(|event| matches!(event.payload, Payload::Act(_))).count();
+        if acts > 0 {
+            events.truncate(acts);
+        }
         match decide_all(batch, &events).await {
             Ok(()) => return Ok(count),
             Err(error) if is_clash(&error) => step_aside(cx).await,

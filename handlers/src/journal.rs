@@ -96,9 +96,11 @@ async fn end_attempt(batch: &mut Batch<'_>, row: &mut Attempt, (state, output, e
     row.state = *state;
     row.finished_at = Some(batch.now);
     row.error = error.as_deref().map(redact);
-    let output = output.as_ref();
-    row.output =
-        output.map(|output| ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data: output.data.clone() });
+    row.output = output.as_ref().map(|output| {
+        let mut data = output.data.clone();
+        batch.cx.redactor.redact_value(&mut data);
+        ActionOutput { summary: redact(&output.summary), text: redact(&output.text), data }
+    });
     batch.tx.finish_attempt(row).await
 }
 

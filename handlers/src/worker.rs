@@ -128,14 +128,16 @@ impl Worker {
 
     /// What a start begins with: the rounds, and another try for cards that were given up.
     pub(crate) async fn first_rounds(&self) -> Result<(), store::Error> {
-        let revived = self.cx.store.revive_jobs(jobs::chat_card::KIND).await?;
-        if revived > 0 {
-            tracing::info!(cards = revived, "cards that were given up are tried again");
-        }
         let mut tx = self.cx.store.begin().await?;
         let now = self.cx.clock.now();
         tx.enqueue(&[jobs::upkeep::first(now), jobs::prune::first(now)]).await?;
-        tx.commit().await
+        tx.commit().await?;
+        match self.cx.store.revive_jobs(jobs::chat_card::KIND).await {
+            Ok(0) => {}
+            Ok(cards) => tracing::info!(cards, "cards that were given up are tried again"),
+            Err(error) => tracing::warn!(%error, "cards that were given up stay so until the next start"),
+        }
+        Ok(())
     }
 
     async fn events(self: Arc<Self>) {

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use store::Store;
 use webhook_gateway::{Check, HealthProbe};
 
-use crate::bus::Link;
+use crate::bus::{Link, can_keep};
 use crate::config::Ingest;
 
 /// A platform is asked at most this often: probes are answered from the last answer in between.
@@ -64,10 +64,10 @@ impl Probe {
         self.of_store(ok, detail)
     }
 
-    /// Whether the stream that keeps deliveries can be reached.
+    /// Whether the stream that keeps deliveries is there and its servers answer for it.
     async fn ingest(&self, kept: &Ingest, bus: &Link) -> Check {
-        let (ok, detail) = match tokio::time::timeout(PATIENCE, bus.client()).await {
-            Ok(Ok(_)) => (true, format!("deliveries are kept on the stream {} before they are answered", kept.stream)),
+        let (ok, detail) = match tokio::time::timeout(PATIENCE, can_keep(kept, bus)).await {
+            Ok(Ok(())) => (true, format!("deliveries are kept on the stream {} before they are answered", kept.stream)),
             Ok(Err(error)) => (false, format!("{error:#}")),
             Err(_) => (false, format!("NATS gives no answer within {PATIENCE:?}")),
         };

@@ -10,9 +10,9 @@ use domain::inbox::{Accepted, Inbox, InboxError, Sealed};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::at_once::Arrivals;
-use crate::deliveries::Prepared;
 use crate::gate::Line;
 use crate::open::Core;
+use crate::prepared::Prepared;
 use crate::{Change, Error, Store};
 
 /// A transaction takes at most this many deliveries, and no further one once it has this many events.

@@ -9,9 +9,9 @@ use domain::event::{Event, Payload};
 use domain::inbox::Accepted;
 use domain::incident::Incident;
 
-use crate::deliveries::{Prepared, in_order};
 use crate::gate::Line;
 use crate::open::Core;
+use crate::prepared::{Prepared, in_order};
 use crate::{Backend, Error, Store, Tx};
 
 /// More events than these are only stored: their senders wait for no decision.

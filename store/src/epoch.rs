@@ -107,16 +107,19 @@ impl Tx {
         let attempts = self.attempts(run.id).await?;
         let open: Vec<&Attempt> =
             attempts.iter().filter(|attempt| matches!(attempt.state, AttemptState::Started | AttemptState::Unknown)).collect();
-        if !open.is_empty() && open.iter().all(|attempt| attempt.restored) {
+        let known = open.iter().filter(|attempt| attempt.restored).count();
+        // People are asked already, since an earlier restore.
+        if run.state == RunState::Unknown && known > 0 && known == open.len() {
             return Ok(());
         }
-        for attempt in &open {
+        for attempt in open.iter().filter(|attempt| !attempt.restored) {
             let error = attempt.error.as_ref().map_or_else(|| WHY.to_owned(), |error| format!("{error}; {WHY}"));
             let (state, attempt) = (AttemptState::Unknown, (*attempt).clone());
             self.finish_attempt(&Attempt { state, finished_at: Some(now), error: Some(error), restored: true, ..attempt }).await?;
         }
-        // Between two steps: the next one may have been made since, and somebody must be able to say so.
-        if open.is_empty() {
+        // Between two steps: the next one may have been made since, and somebody must be able to say so. So too where a person let it go on past one that
+        // an earlier restore had left open.
+        if known == open.len() {
             let next = next_attempt(&run, &attempts, now);
             let (id, doc) = (run.id.to_string(), to_doc(&next)?);
             let sql = "insert into attempts (run_id, step_index, attempt, state, doc) values ($1, $2, $3, $4, $5)";

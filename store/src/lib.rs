@@ -40,6 +40,7 @@ mod open;
 mod packed;
 mod postgres;
 mod preload;
+mod prepared;
 mod prune;
 mod relay;
 mod reports;

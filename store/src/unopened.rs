@@ -12,10 +12,10 @@ use domain::inbox::{Accepted, Opener};
 
 use crate::at_once::Asks;
 use crate::codec::time;
-use crate::deliveries::{Body, Content, Prepared, Row};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::packed::unpack;
+use crate::prepared::{Body, Content, Prepared, Row};
 use crate::tx::{exec, exec_rows, rows};
 use crate::{Backend, Error, Store, Tx};
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use async_nats::jetstream;
 use harness::peers::{Nats, Postgres, Stop};
-use harness::world::{Plan, SOON, World};
+use harness::world::{Alert, Plan, SOON, World};
 use harness::{Tally, eventually};
 use serde_json::json;
 
@@ -120,4 +120,27 @@ async fn one_of_three_nats_servers_dies_under_load_and_nothing_is_lost() -> anyh
         .await
     })
     .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_whose_stream_is_gone_and_cannot_be_made_is_not_ready() -> anyhow::Result<()> {
+    let (database, nats) = (Postgres::shared().await?.create_database().await?, Nats::start().await?);
+    let world = kept("a", &database, &[nats.url()], 1)?.allow("ingest").start().await?;
+    world.send(&[Alert::service_down()]).await?;
+    ready(&world).await?;
+    let context = jetstream::new(async_nats::connect(nats.url()).await?);
+    // Somebody else's, that has our subjects.
+    let other = jetstream::stream::Config { name: "OTHER".to_owned(), subjects: vec![format!("{STREAM}.>")], ..Default::default() };
+    // Whoever takes from ours, or asks whether it is there, makes it again: until the other was quicker.
+    eventually(SOON, async || {
+        let _gone_already = context.delete_stream(STREAM).await;
+        context.create_stream(other.clone()).await.map(drop).context("ours was quicker")
+    })
+    .await?;
+    let said = format!("{:#}", ready(&world).await.err().context("it is ready")?);
+    ensure!(said.contains("503") && said.contains("[-]ingest"), "{said}");
+    ensure!(world.send(&[Alert::new("Later")]).await.is_err(), "it was taken");
+    context.delete_stream("OTHER").await?;
+    eventually(SOON, async || ready(&world).await).await?;
+    world.send(&[Alert::new("Later")]).await
 }

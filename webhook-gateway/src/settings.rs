@@ -39,7 +39,7 @@ pub struct SourceSettings {
     pub map: Option<Arc<GenericMap>>,
 }
 
-/// The bounds of requests and answers. The default is what DESIGN.md rules; tests make them smaller.
+/// The bounds of requests and answers. Tests make them smaller.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Largest body on routes without a limit of their own, in bytes.

@@ -116,18 +116,33 @@ async fn without_a_stored_intent_nothing_runs() {
 }
 
 #[tokio::test]
-async fn a_killed_shim_leaves_the_outcome_unknown_and_nothing_is_repeated() {
-    let world = World::new().await;
-    let (cx, with) = (world.cx(None, Duration::from_secs(30)), slow(&world, "20"));
-    begin_and_leave(&world, &cx, &with).await;
-    let shim = intended(&world);
-    Stat::of(shim.pid).unwrap().signal(Signal::KILL);
-    let problem = unknown(take_up(&world, &cx, &with).await);
-    assert!(problem.contains("without a result"), "{problem}");
-    assert_eq!(lines(&world), ["begun"]);
-    // What it left is the host's: a person is asked. The test tidies up.
-    for process in crate::proc::all().iter().filter(|one| crate::proc::has_env(one.pid, &mark(&world))) {
-        process.signal(Signal::KILL);
+async fn a_killed_shim_leaves_the_outcome_unknown_and_its_command_ends_before_another_begins() {
+    let api = target("api", "process", json!({}));
+    // Another step of the same run, another run on the same target, and somebody who has to do with neither.
+    for next in ["step", "run", "other"] {
+        let world = World::new().await;
+        let fence = |n: i64| Some(Fence { epoch: 1, n });
+        let first = world.cx(Some(&api), Duration::from_secs(30));
+        let first = ActionCx { fence: fence(1), execution: format!("{}-0-1", first.run), ..first };
+        let with = slow(&world, "20");
+        begin_and_leave(&world, &first, &with).await;
+        let shim = intended(&world);
+        Stat::of(shim.pid).unwrap().signal(Signal::KILL);
+        let problem = unknown(take_up(&world, &first, &with).await);
+        assert!(problem.contains("without a result") && problem.contains("there still runs process"), "{problem}");
+        assert_eq!(lines(&world), ["begun"]);
+        let later = match next {
+            "step" => ActionCx { target: None, fence: None, execution: format!("{}-1-1", first.run), ..first.clone() },
+            "run" => ActionCx { fence: fence(2), ..world.cx(Some(&api), Duration::from_secs(30)) },
+            _ => ActionCx { fence: fence(1), ..world.cx(Some(&target("db", "process", json!({}))), Duration::from_secs(30)) },
+        };
+        let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
+        assert_eq!(world.action("command").run(&later, &quick).await.unwrap().data["stdout"], "done");
+        assert_eq!(living(&mark(&world)) == 0, next != "other", "{next}");
+        // One for which nobody waits any more is ended too.
+        world.library.executions.give_up(&first.execution);
+        until("it is gone", || living(&mark(&world)) == 0).await;
+        assert_eq!(lines(&world), ["begun"]);
     }
 }
 

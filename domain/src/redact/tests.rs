@@ -215,3 +215,10 @@ proptest! {
         prop_assert!(matches!(ALL.redact(&text), Cow::Borrowed(_)));
     }
 }
+
+#[test]
+fn of_json_every_text_is_searched_however_deep() {
+    let mut value = serde_json::json!({ "a": ["x hunter22 y", { "b": "hunter22" }], "n": 7, "none": null });
+    redactor(&["hunter22"]).redact_value(&mut value);
+    assert_eq!(value, serde_json::json!({ "a": ["x [redacted] y", { "b": "[redacted]" }], "n": 7, "none": null }));
+}

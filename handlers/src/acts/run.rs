@@ -193,6 +193,9 @@ async fn give_vote(
     reason: Option<String>,
 ) -> Result<ActOutcome, store::Error> {
     let who = granted.principal().name.clone();
+    let Some(row) = lost(batch, run.id).await? else {
+        return Ok(ActOutcome::refused("no_step", "Of no step of it is it unknown any more what became of it."));
+    };
     // The plan is the one that the run began with, whatever the rules are by now.
     let voted = match asked.vote(granted, approve, reason.clone(), &run.plan_digest, batch.now) {
         Ok(voted) => voted,
@@ -215,10 +218,9 @@ async fn give_vote(
     let outcome = match voted.state {
         ApprovalState::Approved => {
             let said = voted.votes.iter().filter_map(|vote| vote.reason.clone()).collect::<Vec<_>>().join("; ");
-            let row = lost(batch, run.id).await?;
             let people = voted.votes.iter().map(|vote| vote.who.as_str()).collect::<Vec<_>>();
             let say = format!("{} {}", people.join(", "), if people.len() == 1 { "says" } else { "say" });
-            settled(batch, run, row, Settlement::Again, &who, &say, &said).await?
+            settled(batch, run, Some(row), Settlement::Again, &who, &say, &said).await?
         }
         ApprovalState::Denied => {
             if let Some(incident) = run.incident {

@@ -35,12 +35,20 @@ impl Job for ApprovalExpire {
         approval.state = ApprovalState::Expired;
         approval.decided_at = Some(batch.now);
         batch.tx.put_approval(&approval, votes).await?;
-        if let Some(mut run) = batch.tx.run(approval.run).await?.filter(|run| run.state == RunState::AwaitingApproval) {
-            runs::put_state(&mut batch, &mut run, RunState::Refused, Some("nobody decided in time".to_owned())).await?;
-            if let Some(incident) = run.incident {
-                batch.tell(incident, EntryKind::Approval, None, format!("The request to approve {} expired.", run.runbook));
-                batch.note_automation(incident, format!("{} was not approved in time", run.runbook)).await?;
+        match batch.tx.run(approval.run).await? {
+            Some(mut run) if run.state == RunState::AwaitingApproval => {
+                runs::put_state(&mut batch, &mut run, RunState::Refused, Some("nobody decided in time".to_owned())).await?;
+                if let Some(incident) = run.incident {
+                    batch.tell(incident, EntryKind::Approval, None, format!("The request to approve {} expired.", run.runbook));
+                    batch.note_automation(incident, format!("{} was not approved in time", run.runbook)).await?;
+                }
             }
+            // It was about running a lost step again; the card asks what happened, as before.
+            Some(Run { state: RunState::Unknown, incident: Some(incident), runbook, .. }) => {
+                batch.tell(incident, EntryKind::Approval, None, format!("The request to run the step of {runbook} again expired."));
+                batch.touch(incident).await?;
+            }
+            _ => {}
         }
         batch.audit("system", "approval.expire", format!("approval:{id}"), AuditDecision::Allowed, "expired", json!({}));
         metrics::counter!("watchkeeper_approvals_total", "outcome" => "expired").increment(1);

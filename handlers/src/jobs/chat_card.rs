@@ -83,7 +83,9 @@ async fn show(cx: &Cx, row: &Row, name: &str, parts: CardParts) -> Result<Done, 
     if !cx.claim.stored().await {
         return Ok(Done::Finished);
     }
-    let urgent = !card.state.is_open() || card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some());
+    let is_asked = card.approval.as_ref().is_some_and(|approval| approval.expires_at.is_some())
+        || card.buttons.iter().any(|button| button.kind.settlement().is_some());
+    let urgent = is_asked || !card.state.is_open();
     if posted.as_ref().is_none_or(|post| post.posted_version < card.version)
         && let Err(at) = cx.wake.pace.draw(&row.key, chat.as_ref(), urgent, cx.clock.now())
     {

@@ -7,7 +7,6 @@ use domain::job::Job as Row;
 use domain::lifecycle::{Bus, Lifecycle};
 use domain::redact::Redactor;
 use jiff::SignedDuration;
-use serde_json::Value;
 
 use super::{Done, Job, JobError, field};
 use crate::Cx;
@@ -61,21 +60,11 @@ impl Job for LifecyclePublish {
 async fn send(bus: &Arc<dyn Bus>, redactor: &Redactor, waiting: Vec<(i64, Lifecycle)>) -> (Vec<i64>, Option<String>) {
     let mut sent = Vec::with_capacity(waiting.len());
     for (seq, mut event) in waiting {
-        redact(redactor, &mut event.data);
+        redactor.redact_value(&mut event.data);
         if let Err(why) = bus.publish(&event).await {
             return (sent, Some(why));
         }
         sent.push(seq);
     }
     (sent, None)
-}
-
-/// Takes secrets out of every text.
-fn redact(redactor: &Redactor, value: &mut Value) {
-    match value {
-        Value::String(text) => *text = redactor.redact(text).into_owned(),
-        Value::Array(items) => items.iter_mut().for_each(|item| redact(redactor, item)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| redact(redactor, field)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }

@@ -1,7 +1,8 @@
 //! Carries a run forward: starts it, its steps one by one, then the check that decides.
 //!
 //! Every attempt's intent is committed before anything happens and its result afterwards, so that a killed server goes on at the right step.
-//! A finished step is never carried out again. One that was under way is repeated only if it has no effect; otherwise the run is `unknown`.
+//! A finished step is never carried out again. One that was under way is
+//! taken up by its shim or its result; where there is neither, its effect class says whether it is repeated, checked, or a person is asked.
 
 use async_trait::async_trait;
 use domain::id::RunId;

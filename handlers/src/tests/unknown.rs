@@ -298,6 +298,27 @@ async fn nobody_is_asked_further_after_a_no_or_once_it_is_known_what_happened() 
 }
 
 #[tokio::test]
+async fn a_request_to_run_a_step_again_that_expires_is_off_the_card_and_may_be_made_anew() {
+    let world = asked_and_lost("quorum: 2").await;
+    assert_eq!(again(&world, "bob").await, "voted");
+    let approval = world.approval().await;
+    let asks = |world: &World| {
+        let script = world.script.lock().unwrap();
+        script.cards.last().unwrap().buttons.iter().any(|button| button.kind == ButtonKind::Approve)
+    };
+    world.pass(10).await;
+    assert!(asks(&world), "the card asks for the second word");
+    world.pass(3600).await;
+    world.pass(10).await;
+    assert_eq!((world.approval().await.state, world.run().await.state), (ApprovalState::Expired, RunState::Unknown));
+    assert!(!asks(&world), "the card still asks for it");
+    assert!(world.timeline().await.iter().any(|line| line.contains("run the step of fix again expired")), "{:?}", world.timeline().await);
+    assert_eq!(world.act("cas", Verb::Approve { approval: approval.id }).await.code, "already_decided");
+    assert_eq!((again(&world, "cas").await, again(&world, "bob").await), ("voted".to_owned(), "again".to_owned()));
+    assert_eq!((world.run().await.state, changes(&world)), (RunState::Succeeded, 2));
+}
+
+#[tokio::test]
 async fn a_late_result_answers_whether_to_run_the_step_again() {
     let world = asked_and_lost("quorum: 2").await;
     assert_eq!(again(&world, "bob").await, "voted");

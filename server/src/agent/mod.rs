@@ -8,6 +8,7 @@ mod ledger;
 mod obey;
 mod presence;
 mod remote;
+mod reporting;
 mod roll;
 mod screen;
 pub(crate) mod settings;

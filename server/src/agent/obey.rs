@@ -10,13 +10,12 @@ use anyhow::Context;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
 use async_nats::jetstream::{self, AckKind};
 use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect};
-use domain::order::{Cancel, Disobeyed, Ended, Order, Report, SERVER, obey};
+use domain::order::{Cancel, Disobeyed, Ended, Order, SERVER, obey};
 use domain::redact::Redactor;
 use domain::run::Execution;
 use domain::time::{Clock, SystemClock};
 use futures::StreamExt;
 use jiff::Timestamp;
-use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,7 @@ use super::host::Host;
 use super::ledger::{Entry, Ledger};
 use super::settings::Settings;
 use super::token::{Checker, Signer};
-use super::{Names, find_stream, put};
+use super::{Names, find_stream};
 use crate::bus::Link;
 
 /// Waits between two tries to reach NATS.
@@ -339,72 +338,5 @@ impl Agent {
             () = self.stop.cancelled(), if lasting => return None,
         };
         Some(ended.unwrap_or_else(|_| Err(ActionError::Unknown("it did not end in its time".to_owned()))))
-    }
-
-    /// Keeps how an order ended, then tells it.
-    fn end(self: &Arc<Self>, order: &Order, ended: Ended) {
-        let report = self.report(&order.jti, ended);
-        match self.ledger.keep_report(&report) {
-            Ok(()) => self.library.forget(&order.jti),
-            Err(error) => {
-                tracing::error!(error = %format!("{error:#}"), execution = %order.jti, "a report cannot be kept; it is told all the same")
-            }
-        }
-        self.send(report);
-    }
-
-    fn report(&self, execution: &str, ended: Ended) -> Report {
-        Report {
-            iss: self.settings.name.clone(),
-            aud: SERVER.to_owned(),
-            jti: execution.to_owned(),
-            iat: SystemClock.now().as_second(),
-            ended,
-        }
-    }
-
-    /// Puts a report on the stream, as soon as NATS is there.
-    fn send(self: &Arc<Self>, report: Report) {
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            let token = match this.signer.sign(&report) {
-                Ok(token) => token,
-                Err(error) => return tracing::error!(%error, "a report cannot be signed"),
-            };
-            let id = format!("{}/report/{}", report.jti, SystemClock.now().as_second());
-            loop {
-                let sent = async {
-                    let context = jetstream::new(this.link.client().await?);
-                    find_stream(&context, &this.names).await?;
-                    put(&context, this.names.report(&this.settings.name), id.clone(), token.clone()).await
-                };
-                match sent.await {
-                    Ok(()) => return tracing::info!(execution = %report.jti, "reported"),
-                    Err(error) => tracing::debug!(error = %format!("{error:#}"), "a report waits for NATS"),
-                }
-                tokio::select! { () = tokio::time::sleep(RECONNECT) => {}, () = this.stop.cancelled() => return }
-            }
-        });
-    }
-
-    /// One line in the agent's own audit file; what cannot be written there is in the log.
-    pub(super) fn audit(&self, decision: &str, reason: &str, order: Option<&Order>) {
-        let row = json!({
-            "at": SystemClock.now(),
-            "decision": decision,
-            "reason": reason,
-            "execution": order.map(|order| &order.jti),
-            "run": order.map(|order| order.run),
-            "step": order.map(|order| &order.step),
-            "uses": order.map(|order| &order.uses),
-            "target": order.map(|order| &order.target.name),
-            "plan_digest": order.map(|order| &order.plan_digest),
-            "approvals": order.map(|order| &order.approvals),
-            "fence": order.and_then(|order| order.fence).map(|fence| fence.to_string()),
-        });
-        tracing::info!(decision, reason, execution = order.map(|order| order.jti.as_str()), "order");
-        if let Err(error) = super::ledger::append(&self.settings.data_dir.join("audit.jsonl"), &row) {
-            tracing::error!(error = %format!("{error:#}"), %row, "an audit row could not be written");
-        }
     }
 }

@@ -235,6 +235,14 @@ fn lane(source: &str) -> u8 {
     ContentKey::of(&[source.as_bytes()]).0[0] % LANES
 }
 
+/// Whether a delivery could be kept now.
+///
+/// # Errors
+/// If NATS cannot be reached, or has no such stream and cannot make it.
+pub(crate) async fn can_keep(settings: &Ingest, link: &Link) -> anyhow::Result<()> {
+    find_stream(&jetstream::new(link.client().await?), settings).await.map(drop)
+}
+
 async fn find_stream(context: &Context, settings: &Ingest) -> anyhow::Result<stream::Stream> {
     match context.get_stream(&settings.stream).await {
         Ok(stream) => Ok(stream),

@@ -23,7 +23,7 @@ use connect::Refused;
 
 pub(crate) use commands::{Call, Commands};
 pub(crate) use connect::connect;
-pub(crate) use delivered::{Intake, Taker};
+pub(crate) use delivered::{Intake, Taker, can_keep};
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::{Outbound, check_subjects};
 

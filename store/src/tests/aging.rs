@@ -149,6 +149,31 @@ on_both! {
         assert_eq!(said().await, first);
     }
 
+    async fn a_run_that_a_person_let_go_on_after_one_restore_is_asked_about_after_the_next(world) {
+        let store = world.open("a").await;
+        let at = world.now();
+        // The first step was open at an earlier restore and nobody said what became of it; the run went on past it: between two steps, and in one.
+        let runs = [AttemptState::Succeeded, AttemptState::Started].map(|last| {
+            (Run { state: RunState::Running, started_at: Some(at), ..run(None, &["web", "db"], at) }, last)
+        });
+        let mut tx = store.begin().await.unwrap();
+        for (run, last) in &runs {
+            tx.insert_run(run).await.unwrap();
+            let open = Attempt { state: AttemptState::Unknown, restored: true, ..attempt(run.id, 0, 1, at) };
+            for made in [open, Attempt { state: *last, ..attempt(run.id, 1, 1, at) }] {
+                tx.start_attempt(&made, json!({})).await.unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(store.begin_epoch(0).await.unwrap().unknown, 2);
+        let mut tx = store.read().await.unwrap();
+        for ((run, _), asked) in runs.iter().zip([2, 1]) {
+            assert_eq!(tx.run(run.id).await.unwrap().unwrap().state, RunState::Unknown);
+            let last = tx.attempts(run.id).await.unwrap().pop().unwrap();
+            assert_eq!((last.index, last.state, last.restored), (asked, AttemptState::Unknown, true));
+        }
+    }
+
     async fn a_new_epoch_lets_nothing_go_on_by_itself(world) {
         let store = world.open("a").await;
         let at = world.now();
