@@ -46,7 +46,7 @@ async fn storms_and_reactions_are_measured_and_nothing_is_lost() -> anyhow::Resu
     let url = Postgres::shared().await?.create_database().await?;
     for store in [&[][..], &["--store", url.as_str()]] {
         let report = bench(&[&["reaction", "--seconds", "1"], store].concat()).await?;
-        for figure in ["alert_to_chat_call_p50_ms", "alert_to_command_p50_ms", "commands_per_bare_spawn"] {
+        for figure in ["alert_to_chat_call_p50_ms", "alert_to_command_p50_ms", "commands_per_bare_spawn", "chat_calls_per_bare_log's"] {
             ensure!(report[figure].as_f64().is_some_and(|value| value > 0.0), "{figure} in {report}");
         }
     }

@@ -23,9 +23,24 @@ const TEXT: &str = "The service does not answer on its health address. It was lo
                     the only one of its kind, tell the people who depend on it; they are in the channel of the product. This text is as long as such \
                     texts are, so that what is measured is what is met.";
 
+/// Where alerts are sent.
+#[derive(Clone, Copy)]
+pub(super) struct Door {
+    pub(super) address: SocketAddr,
+    pub(super) path: &'static str,
+    pub(super) token: Option<&'static str>,
+}
+
+impl Door {
+    /// A whole request with these alerts in one body. Numbers make them different.
+    pub(super) fn request(&self, alertname: &str, numbers: impl Iterator<Item = u64>, group: impl Fn(u64) -> u64) -> Vec<u8> {
+        request(self.address, self.path, self.token, &body(alertname, numbers, group))
+    }
+}
+
 /// A running server.
 pub(super) struct Bed {
-    pub(super) address: SocketAddr,
+    pub(super) door: Door,
     pub(super) store: Store,
     running: Running,
     _folder: tempfile::TempDir,
@@ -43,7 +58,7 @@ impl Bed {
 
     /// The same on one that an earlier part of the bench has filled.
     pub(super) async fn start_again(store: Option<&str>, roles: Roles, more: &str, stop: Stop) -> anyhow::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("watchkeeper-bench-").tempdir().context("cannot make a temporary folder")?;
+        let folder = folder()?;
         let config = folder.path().join("config");
         std::fs::create_dir_all(&config)?;
         std::fs::write(folder.path().join("token"), TOKEN)?;
@@ -55,12 +70,8 @@ impl Bed {
         let running = App::start(config, roles, stop).await?;
         let address = running.url().trim_start_matches("http://").parse()?;
         let store = running.store().clone();
-        Ok(Self { address, store, running, _folder: folder })
-    }
-
-    /// A whole request with these alerts in one body. Numbers make them different.
-    pub(super) fn request(&self, alertname: &str, numbers: impl Iterator<Item = u64>, group: impl Fn(u64) -> u64) -> Vec<u8> {
-        request(self.address, "/api/v1/webhooks/alertmanager/bench", Some(TOKEN), &body(alertname, numbers, group))
+        let door = Door { address, path: "/api/v1/webhooks/alertmanager/bench", token: Some(TOKEN) };
+        Ok(Self { door, store, running, _folder: folder })
     }
 
     /// Waits until everything that was accepted is decided.
@@ -91,6 +102,11 @@ impl Bed {
     pub(super) async fn stop(self) {
         self.running.stop().await;
     }
+}
+
+/// A temporary folder of a bench.
+pub(super) fn folder() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix("watchkeeper-bench-").tempdir().context("cannot make a temporary folder")
 }
 
 /// The whole request.

@@ -71,14 +71,14 @@ enum Target {
 impl Target {
     fn address(&self) -> SocketAddr {
         match self {
-            Self::Own(bed) => bed.address,
+            Self::Own(bed) => bed.door.address,
             Self::Other { address, .. } => *address,
         }
     }
 
     fn request(&self, numbers: impl Iterator<Item = u64>) -> Vec<u8> {
         match self {
-            Self::Own(bed) => bed.request("Bench", numbers, |_| 0),
+            Self::Own(bed) => bed.door.request("Bench", numbers, |_| 0),
             Self::Other { address, path, bearer, form } => {
                 let whole = body("Bench", numbers, |_| 0);
                 let list = whole.split_once("\"alerts\":").and_then(|(_, rest)| rest.strip_suffix('}'));
@@ -173,7 +173,7 @@ pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
 async fn history(args: &Args, target: &Target) -> anyhow::Result<u64> {
     let Target::Own(bed) = target else { return Ok(0) };
     let mut progress = Progress::new("history");
-    let mut conn = Conn::new(bed.address);
+    let mut conn = Conn::new(bed.door.address);
     let mut first = 0;
     while first < args.history {
         let count = HISTORY_BODY.min(args.history - first);

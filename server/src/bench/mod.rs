@@ -1,5 +1,6 @@
 //! `bench`: how fast this machine, with this store, takes alerts in and acts on them. A whole server is started for it, and really asked over HTTP.
 
+mod bare;
 mod bed;
 mod ingest;
 mod reaction;

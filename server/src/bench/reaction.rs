@@ -1,7 +1,6 @@
 //! `bench reaction`: from the alert that is sent to the chat platform's call, and to the command that is started.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -13,8 +12,9 @@ use crate::lifecycle::Stop;
 use crate::roles::Roles;
 
 use super::Common;
-use super::bed::Bed;
-use super::report::{Progress, Report};
+use super::bare::{self, BareLog};
+use super::bed::{Bed, Door};
+use super::report::{Progress, Report, median};
 use super::wire::{Conn, Room};
 
 #[derive(clap::Args)]
@@ -31,6 +31,7 @@ const RATE: u64 = 10;
 /// Senders while they come fast.
 const SENDERS: u64 = 16;
 const DATE: &str = "/bin/date";
+const FORMAT: &str = "+%s%N";
 /// The numbers of either part's alerts begin here: on one store they must not be the same.
 const COMMANDS: u64 = 0;
 const CHAT: u64 = 1_000_000_000;
@@ -46,6 +47,10 @@ pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
 
 async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()> {
     let (room, address) = Room::open().await?;
+    let bare = BareLog::start(address).await?;
+    let mut floor = calls("the floor", &room, bare.door, args.seconds, report).await?;
+    drop(bare);
+    let (room, address) = Room::open().await?;
     let more = format!(
         "slack: {{ team_id: TBENCH, bot_token_file: SECRET, signing_secret_file: SECRET, api_url: \"http://{address}/api\", \
          rate: {{ burst: 100000, per_second: 100000 }} }}\n\
@@ -53,9 +58,30 @@ async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()
          routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }} }} ]\n"
     );
     let bed = Bed::start_again(args.common.store.as_deref(), Roles::ALL, &more, stop).await?;
-    let (slow, fast) = send(&bed, args.seconds, CHAT).await?;
+    let mut ours = calls("chat", &room, bed.door, args.seconds, report).await?;
+    bed.stop().await;
+    report.times("alert to chat call", &mut ours.slow);
+    report.times("bare log to chat call", &mut floor.slow);
+    report.add("chat call p50 per bare log's", median(&ours.slow) / median(&floor.slow), "");
+    report.add("chat calls sustained", ours.sustained, "calls/s");
+    report.add("bare log's chat calls", floor.sustained, "calls/s");
+    report.add("chat calls per bare log's", ours.sustained / floor.sustained, "");
+    Ok(())
+}
+
+/// How soon the chat platform was called.
+struct Calls {
+    /// While alerts came slowly.
+    slow: Vec<Duration>,
+    /// Calls a second while they came fast.
+    sustained: f64,
+}
+
+/// Sends alerts and waits until the chat platform has heard of each.
+async fn calls(what: &'static str, room: &Room, door: Door, seconds: u64, report: &mut Report) -> anyhow::Result<Calls> {
+    let (slow, fast) = send(door, seconds, CHAT).await?;
     let sent = slow.len() + fast.len();
-    let mut progress = Progress::new("chat");
+    let mut progress = Progress::new(what);
     let until = Instant::now() + Duration::from_secs(120);
     while room.heard().len() < sent && Instant::now() < until {
         progress.show(room.heard().len() as f64 / sent as f64, "calls");
@@ -64,29 +90,24 @@ async fn chat(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()
     drop(progress);
     let heard = room.heard();
     if heard.len() < sent {
-        report.wrong(format!("{sent} alerts were accepted and the chat heard of {}", heard.len()));
+        report.wrong(format!("{what}: {sent} alerts were accepted and the chat heard of {}", heard.len()));
     }
     let wait = |(n, at): (&u64, &(Instant, Timestamp))| heard.get(n).map(|heard| heard.saturating_duration_since(at.0));
-    let mut times: Vec<Duration> = slow.iter().filter_map(wait).collect();
-    report.times("alert to chat call", &mut times);
     let began = fast.values().map(|(at, _)| *at).min();
     let ended = fast.keys().filter_map(|n| heard.get(n)).max();
-    if let (Some(began), Some(ended)) = (began, ended) {
-        report.add("chat calls sustained", fast.len() as f64 / ended.saturating_duration_since(began).as_secs_f64(), "calls/s");
-    }
-    bed.stop().await;
-    Ok(())
+    let took = began.zip(ended).map(|(began, ended)| ended.saturating_duration_since(began).as_secs_f64());
+    Ok(Calls { slow: slow.iter().filter_map(wait).collect(), sustained: took.map_or(0.0, |took| fast.len() as f64 / took) })
 }
 
 async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Result<()> {
-    let bare = bare_spawns().await?;
+    let bare = bare::spawns(DATE, FORMAT, SENDERS).await?;
     let more = format!(
         "programs: [{DATE}]\nroles: {{ bench: [view, run, approve] }}\nprincipals: {{ bench: {{ roles: [bench] }} }}\n\
          routes: [ {{ name: bench, incident: {{ group_by: [alertname, instance] }}, remedy: {{ runbook: bench, mode: auto }} }} ]\n\
-         runbooks: {{ bench: {{ steps: [ {{ id: date, uses: command, with: {{ program: {DATE}, args: ['+%s%N'] }} }} ] }} }}\n"
+         runbooks: {{ bench: {{ steps: [ {{ id: date, uses: command, with: {{ program: {DATE}, args: ['{FORMAT}'] }} }} ] }} }}\n"
     );
     let bed = Bed::start(args.common.store.as_deref(), Roles::ALL, &more, stop).await?;
-    let (slow, fast) = send(&bed, args.seconds, COMMANDS).await?;
+    let (slow, fast) = send(bed.door, args.seconds, COMMANDS).await?;
     let sent = slow.len() + fast.len();
     let mut progress = Progress::new("commands");
     loop {
@@ -121,44 +142,17 @@ async fn commands(args: &Args, stop: Stop, report: &mut Report) -> anyhow::Resul
     Ok(())
 }
 
-/// The same command in the same environment as often as it can be run a second by as many at once, with its output read and nothing else done.
-async fn bare_spawns() -> anyhow::Result<f64> {
-    let (begun, mut spawners, mut count) = (Instant::now(), tokio::task::JoinSet::new(), 0_u32);
-    for _ in 0..SENDERS {
-        spawners.spawn(async move {
-            let mut count = 0;
-            while begun.elapsed() < Duration::from_secs(2) {
-                #[expect(clippy::disallowed_methods, reason = "the floor: a fixed program without anything around it")]
-                let done = tokio::process::Command::new(DATE)
-                    .arg("+%s%N")
-                    .env_clear()
-                    .envs(actions::ENVIRONMENT)
-                    .stdin(Stdio::null())
-                    .output()
-                    .await?;
-                ensure!(done.status.success(), "{DATE} ended with {}", done.status);
-                count += 1;
-            }
-            Ok(count)
-        });
-    }
-    while let Some(done) = spawners.join_next().await {
-        count += done??;
-    }
-    Ok(f64::from(count) / begun.elapsed().as_secs_f64())
-}
-
 type Sent = HashMap<u64, (Instant, Timestamp)>;
 
 /// Sends slowly, then fast, alerts with numbers from this one; when each was sent.
-async fn send(bed: &Bed, seconds: u64, first: u64) -> anyhow::Result<(Sent, Sent)> {
+async fn send(door: Door, seconds: u64, first: u64) -> anyhow::Result<(Sent, Sent)> {
     let mut slow = Sent::new();
-    let mut conn = Conn::new(bed.address);
+    let mut conn = Conn::new(door.address);
     let mut every = tokio::time::interval(Duration::from_millis(1000 / RATE));
     let mut progress = Progress::new("slowly");
     for n in first..first + seconds * RATE {
         every.tick().await;
-        let request = bed.request("Bench", n..=n, |n| n);
+        let request = door.request("Bench", n..=n, |n| n);
         let sent = (Instant::now(), SystemClock.now());
         let status = conn.send(&request).await?;
         ensure!((200..300).contains(&status), "an alert was answered with {status}");
@@ -169,11 +163,10 @@ async fn send(bed: &Bed, seconds: u64, first: u64) -> anyhow::Result<(Sent, Sent
     let mut senders = tokio::task::JoinSet::new();
     let until = Instant::now() + Duration::from_secs(3);
     for sender in 0..SENDERS {
-        let address = bed.address;
         let requests = (0..20_000).map(move |i| first + 1_000_000 * (sender + 1) + i);
-        let made: Vec<(u64, Vec<u8>)> = requests.take(4_000).map(|n| (n, bed.request("Bench", n..=n, |n| n))).collect();
+        let made: Vec<(u64, Vec<u8>)> = requests.take(4_000).map(|n| (n, door.request("Bench", n..=n, |n| n))).collect();
         senders.spawn(async move {
-            let mut conn = Conn::new(address);
+            let mut conn = Conn::new(door.address);
             let mut sent = Sent::new();
             for (n, request) in made {
                 if Instant::now() >= until {

@@ -68,6 +68,11 @@ impl Report {
     }
 }
 
+/// The middle of sorted times, in seconds.
+pub(super) fn median(sorted: &[Duration]) -> f64 {
+    at(sorted, 0.5).as_secs_f64()
+}
+
 fn at(sorted: &[Duration], part: f64) -> Duration {
     let index = (sorted.len() as f64 * part).ceil() as usize;
     sorted.get(index.saturating_sub(1).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()

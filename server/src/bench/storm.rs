@@ -71,9 +71,9 @@ pub(super) async fn run(args: &Args, stop: Stop) -> anyhow::Result<Report> {
 }
 
 async fn one_body(args: &Args, bed: &Bed, room: &Room, report: &mut Report) -> anyhow::Result<()> {
-    let request = bed.request("One", 0..args.body, |_| 0);
+    let request = bed.door.request("One", 0..args.body, |_| 0);
     let began = Instant::now();
-    let status = Conn::new(bed.address).send(&request).await?;
+    let status = Conn::new(bed.door.address).send(&request).await?;
     if !(200..300).contains(&status) {
         report.wrong(format!("one body of {} alerts was answered with {status}", args.body));
     }
@@ -91,7 +91,7 @@ async fn many(args: &Args, bed: &Bed, report: &mut Report) -> anyhow::Result<()>
     let bodies = args.alerts.div_ceil(BATCH);
     let mut every = tokio::time::interval(Duration::from_secs(args.seconds) / u32::try_from(bodies).unwrap_or(u32::MAX));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-    let mut conns: Vec<Conn> = (0..4).map(|_| Conn::new(bed.address)).collect();
+    let mut conns: Vec<Conn> = (0..4).map(|_| Conn::new(bed.door.address)).collect();
     let (mut accepts, mut again) = (Vec::new(), 0_u64);
     let people = tokio::spawn(decide(bed.store.clone(), Duration::from_secs(args.seconds)));
     let began = Instant::now();
@@ -102,7 +102,7 @@ async fn many(args: &Args, bed: &Bed, report: &mut Report) -> anyhow::Result<()>
         let group = n % args.groups;
         let name = if group.is_multiple_of(WITH_REMEDY) { "Asked" } else { "Many" };
         let first = 1_000_000 + n * BATCH;
-        let request = bed.request(name, first..(first + BATCH).min(1_000_000 + args.alerts), |_| group);
+        let request = bed.door.request(name, first..(first + BATCH).min(1_000_000 + args.alerts), |_| group);
         let conn = &mut conns[(n % 4) as usize];
         loop {
             let asked = Instant::now();
