@@ -76,6 +76,8 @@ pub fn run() -> ExitCode {
     let _leads_already = rustix::process::setsid();
     // Orphans of the command come to us, so that an end can reach those too that left its group.
     let _without_it_only_the_group_is_reached = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    // For whoever looks at the host; else it would be `exe`.
+    let _shown_otherwise = rustix::thread::set_name(c"wk-shim");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     // Nobody is there to be told: what did not begin has no mark, and what has no result is unknown, and the server says so.
     match runtime.and_then(|runtime| runtime.block_on(serve())) {
