@@ -320,10 +320,14 @@ async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Re
         ended: domain::order::Ended::Done(domain::action::ActionOutput::default()),
     };
     let token = signed(&report, &dir.join("stranger.pem"))?;
-    eventually(SOON, async || Ok(context.publish("watchkeeper.agent.edge.report", token.clone().into()).await?.await?)).await?;
+    for agent in ["nobody", "edge"] {
+        let subject = format!("watchkeeper.agent.{agent}.report");
+        eventually(SOON, async || Ok(context.publish(subject.clone(), token.clone().into()).await?.await?)).await?;
+    }
     world.run_in("unknown", SOON * 2).await?;
     ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());
     let audit = world.audit().await?;
     ensure!(audit.iter().any(|row| row["actor"] == "agent:edge" && row["reason"] == "forged"), "{audit:?}");
+    ensure!(!audit.iter().any(|row| row["actor"] == "agent:nobody"), "whoever has any name can fill the log: {audit:?}");
     Ok(())
 }

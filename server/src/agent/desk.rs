@@ -19,6 +19,8 @@ use crate::bus::BusState;
 const RECONNECT: Duration = Duration::from_secs(2);
 /// The durable consumer that all servers share.
 const DURABLE: &str = "watchkeeper-server";
+/// What refusals of strangers are counted under.
+const SOURCE: &str = "agents";
 /// An execution's name begins with the id of its run, in so many characters.
 const RUN_ID: usize = 36;
 
@@ -96,6 +98,7 @@ impl Desk {
         })
     }
 
+    /// A row for whoever is known; strangers, who may have any name and any number of them, are counted.
     async fn refuse(&self, message: &jetstream::Message, agent: &str, reason: &str, detail: serde_json::Value) -> anyhow::Result<()> {
         let row = NewAudit {
             at: SystemClock.now(),
@@ -107,7 +110,11 @@ impl Desk {
             detail,
         };
         let mut tx = self.remote.store().begin().await?;
-        tx.audit(&row).await?;
+        if self.remote.knows(agent) {
+            tx.audit(&row).await?;
+        } else {
+            tx.count_refusal(SOURCE, reason, row.at, 1).await?;
+        }
         tx.commit().await?;
         message.ack_with(AckKind::Term).await.map_err(|error| anyhow::anyhow!("{error}"))
     }

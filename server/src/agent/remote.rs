@@ -60,6 +60,11 @@ impl Remote {
         &self.store
     }
 
+    /// Whether an agent of this name is configured.
+    pub(super) fn knows(&self, agent: &str) -> bool {
+        self.roll.key(agent).is_some()
+    }
+
     /// A report whose signature is that of the agent by whose subject it came.
     pub(super) fn believe(&self, agent: &str, token: &[u8]) -> Option<Report> {
         let report: Report = self.roll.key(agent)?.check(token)?;
@@ -71,7 +76,7 @@ impl Remote {
     /// # Errors
     /// As the action's own; `Unknown` if the agent was told and says nothing until some time after the deadline.
     pub(crate) async fn run(&self, agent: &str, uses: &str, cx: &ActionCx, with: &Value) -> Result<ActionOutput, ActionError> {
-        if self.roll.key(agent).is_none() {
+        if !self.knows(agent) {
             return Err(ActionError::Refused(format!("there is no agent {agent} under `agents.known`")));
         }
         let (mut order, over) = self.order(agent, uses, cx, with).await?;
