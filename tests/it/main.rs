@@ -33,6 +33,8 @@ mod cli;
 #[cfg(test)]
 mod clicks;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod console;
 #[cfg(test)]
 mod crash;
