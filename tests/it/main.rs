@@ -76,6 +76,8 @@ mod restored;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
+mod settled;
+#[cfg(test)]
 mod slack;
 #[cfg(test)]
 mod storm;
