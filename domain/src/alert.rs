@@ -53,6 +53,14 @@ pub struct Alert {
     pub external_url: Option<String>,
 }
 
+impl Alert {
+    /// Whether a firing that is heard at `now` may be a late copy of one from before the last resolve. A resolve that is long past, or far ahead because
+    /// the clock was set back since, makes none.
+    pub fn was_just_resolved(&self, now: Timestamp) -> bool {
+        self.resolved_at.is_some_and(|at| now.duration_since(at).abs() < LATE_DUPLICATE)
+    }
+}
+
 /// Where an alert stands. `Flapping` and `Stale` alerts still count as firing; automation leaves them alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -136,8 +144,7 @@ fn on_firing(alert: &mut Alert, new: bool, sighting: &Sighting, seen_at: Timesta
         return AlertChange::Refreshed;
     }
     let older_than_resolve = alert.ends_at.is_some_and(|end| sighting.starts_at <= end);
-    let soon_after = alert.resolved_at.is_some_and(|at| seen_at.duration_since(at) < LATE_DUPLICATE);
-    if !new && older_than_resolve && soon_after {
+    if !new && older_than_resolve && alert.was_just_resolved(seen_at) {
         alert.late_at = Some(seen_at);
         return AlertChange::LateFiring;
     }

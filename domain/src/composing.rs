@@ -26,9 +26,9 @@ pub struct Parts<'a> {
     pub incident: &'a Incident,
     /// Its first alerts, active ones first; at most [`CARD_ALERTS`] are shown.
     pub alerts: &'a [Alert],
-    /// Its runs, newest first.
+    /// Its runs, by their rank.
     pub runs: &'a [Run],
-    /// The approval of the newest run, if it needs one.
+    /// The approval of the first run, if it needs one.
     pub approval: Option<&'a Approval>,
     /// The present time.
     pub now: Timestamp,

@@ -275,6 +275,9 @@ impl Incident {
 
     fn quiet_enough(&mut self, busy: bool, now: Timestamp, waits: &Waits) -> Result<Vec<Follow>, Unchanged> {
         let since = self.quiet_since.filter(|_| self.state.is_open()).ok_or(Unchanged::Passed)?;
+        // Told by a clock that has been set back since: the wait begins anew.
+        let since = since.min(now);
+        self.quiet_since = Some(since);
         let due = since + waits.resolve_after;
         if now < due {
             return Ok(vec![Follow::LookWhenQuiet(due)]);
@@ -300,9 +303,12 @@ impl Incident {
     }
 
     fn aged(&mut self, now: Timestamp, waits: &Waits) -> Result<Vec<Follow>, Unchanged> {
-        let Some((at, _)) = self.resolved.clone().filter(|_| self.state == IncidentState::Resolved) else {
+        let Some((at, who)) = self.resolved.take().filter(|_| self.state == IncidentState::Resolved) else {
             return Err(Unchanged::Passed);
         };
+        // As with the quiet: never later than now.
+        let at = at.min(now);
+        self.resolved = Some((at, who));
         if self.alerts_active > 0 {
             if now < at + ASK_AGAIN {
                 return Ok(vec![Follow::LookWhenAged(at + ASK_AGAIN)]);

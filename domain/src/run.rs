@@ -48,6 +48,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// Of an incident's runs the one of the highest rank is shown first: what goes on before what is over, then the newest. The time alone does not say, for
+    /// the clock may have been set back.
+    pub fn rank(&self) -> (bool, Timestamp, RunId) {
+        (self.state.is_active(), self.created_at, self.id)
+    }
+
     /// Whether it was cancelled and what was under way then is not over: its targets stay locked until it is, and nothing of it is begun any more.
     pub fn is_ending(&self) -> bool {
         self.cancelled_by.is_some() && self.state.is_active()

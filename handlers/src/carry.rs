@@ -85,7 +85,8 @@ pub(crate) async fn carry_out(cx: &Cx, run: &Run, step: &PlannedStep, row: &mut 
     let deadline = match resume {
         // Asked after, and nothing else: what its agent never heard of must not begin now, even if the agent's clock is late.
         true if row.restored => row.started_at - LONG_AGO,
-        true => step.timeout.after(row.started_at),
+        // By a clock that was set back since it began long after now: never for longer than it may take.
+        true => step.timeout.after(row.started_at.min(now)),
         false => step.timeout.after(now),
     };
     let targets = run.plan.targets().into_iter().map(str::to_owned).collect();

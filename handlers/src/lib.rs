@@ -32,6 +32,7 @@ mod on_heartbeat;
 mod pace;
 mod resume;
 mod runs;
+mod set_back;
 mod starting;
 mod steps;
 #[cfg(test)]

@@ -249,10 +249,15 @@ fn recheck(alert: &Alert, now: Timestamp) -> NewJob {
     NewJob {
         kind: "alert.recheck",
         key: format!("{}/{}", alert.source, alert.fingerprint),
-        due_at: alert.resolved_at.unwrap_or(now) + LATE_DUPLICATE + SignedDuration::from_secs(1),
+        due_at: recheck_at(alert, now),
         urgency: Urgency::Upkeep,
         payload: json!({ "source": alert.source, "fingerprint": alert.fingerprint }),
     }
+}
+
+/// When it is no longer in question whether a firing came too late for the last resolve.
+pub(crate) fn recheck_at(alert: &Alert, now: Timestamp) -> Timestamp {
+    alert.resolved_at.unwrap_or(now) + LATE_DUPLICATE + SignedDuration::from_secs(1)
 }
 
 fn word(change: AlertChange) -> &'static str {

@@ -116,6 +116,12 @@ impl Pace {
         bucket.tokens = bucket.tokens.min(1.0);
     }
 
+    /// Begins anew, as with a start: the clock by which everything was reckoned was set back.
+    pub(crate) fn forget(&self) {
+        self.platforms.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.cards.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A call came through, or did not. A platform that cannot be reached time after time is left alone for a while, so that what waits for it does not
     /// knock all the time.
     pub(crate) fn heard(&self, platform: &str, reached: bool, now: Timestamp) {
@@ -214,6 +220,19 @@ mod tests {
         let pace = Pace::default();
         let calls = (0..60_000).step_by(10).filter(|millis| pace.take_of("slack", Budget::default(), true, at(*millis)).is_ok()).count();
         assert!(calls <= 58, "{calls}");
+    }
+
+    #[test]
+    fn what_a_clock_that_was_set_back_had_closed_is_open_again() {
+        let pace = Pace::default();
+        let hour = 3_600_000;
+        for n in 0..4 {
+            assert_eq!(draw(&pace, "one", hour).is_ok(), n < 3);
+        }
+        pace.close("slack", at(hour));
+        pace.forget();
+        assert!(draw(&pace, "one", 0).is_ok());
+        assert!(pace.take_of("slack", Budget::default(), false, at(0)).is_ok());
     }
 
     #[test]

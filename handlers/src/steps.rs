@@ -74,8 +74,10 @@ pub(crate) async fn next(cx: &Cx, run: &Run, attempts: &[Attempt]) -> Result<Ste
                 }
             }
             AttemptState::Failed => {
-                let due = last.finished_at.map(|at| backoff(step, failures).after(at));
-                return match due.filter(|due| *due > cx.clock.now()) {
+                let now = cx.clock.now();
+                // One that ended at a time that is still to come did so before the clock was set back.
+                let ended = last.finished_at.filter(|at| *at <= now);
+                return match ended.map(|at| backoff(step, failures).after(at)).filter(|due| *due > now) {
                     Some(due) => Ok(Stepped::Later(due)),
                     None => again.await,
                 };
@@ -143,6 +145,7 @@ pub(crate) async fn verify(cx: &Cx, run: &Run, attempts: Vec<Attempt>) -> Result
             let why = last.error.unwrap_or_default();
             return end(cx, run.id, RunState::Failed, format!("the check did not pass: {why}")).await;
         }
+        Some(last) if last.state == AttemptState::Started && last.started_at > cx.clock.now() => begun_now(cx, last).await?,
         Some(last) if last.state != AttemptState::Failed => last,
         _ => {
             let row = new_attempt(cx, run, index, &verify.step, number);
@@ -166,6 +169,15 @@ pub(crate) async fn verify(cx: &Cx, run: &Run, attempts: Vec<Attempt>) -> Result
         }
         Outcome::Ended(Err(_)) => Ok(Stepped::Later(verify.every.after(now))),
     }
+}
+
+/// A check that was begun by a clock that has been set back since: its time begins now.
+async fn begun_now(cx: &Cx, mut row: Attempt) -> Result<Attempt, store::Error> {
+    let mut batch = Batch::begin(cx).await?;
+    row.started_at = batch.now;
+    batch.tx.note_attempt(&row).await?;
+    batch.commit().await?;
+    Ok(row)
 }
 
 fn verified(summary: &str) -> String {

@@ -15,7 +15,7 @@ use crate::claim::{Claim, LEASE};
 use crate::deciding::AtOnce;
 use crate::hands::{Hand, Taken};
 use crate::jobs::{self, Done, Job, JobError};
-use crate::{Cx, deciding, resume};
+use crate::{Cx, deciding, resume, set_back};
 
 /// Jobs claimed at once.
 const CLAIM: i64 = 64;
@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_millis(500);
 /// A job that failed this often is given up, unless its kind keeps trying.
 const MOST_ATTEMPTS: i64 = 20;
 /// The longest pause before a job of any other kind is tried again.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(120);
+pub(crate) const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(120);
 
 /// Decides events and carries out jobs until told to stop.
 pub struct Worker {
@@ -77,6 +77,7 @@ impl Worker {
         this.cx.store.decide_with(deciding);
         let loops = [
             tokio::spawn(resume::keep(this.cx.clone())),
+            tokio::spawn(set_back::watch(this.cx.clone())),
             tokio::spawn(Arc::clone(&this).events()),
             tokio::spawn(Arc::clone(&this).jobs()),
             tokio::spawn(Arc::clone(&this).renew()),
@@ -128,6 +129,10 @@ impl Worker {
 
     /// What a start begins with: the rounds, and another try for cards that were given up.
     pub(crate) async fn first_rounds(&self) -> Result<(), store::Error> {
+        // Before upkeep is queued: when it is due shows whether the clock was set back.
+        if let Err(error) = set_back::since_last_start(&self.cx).await {
+            tracing::warn!(%error, "whether the clock was set back since the last start is not known");
+        }
         let mut tx = self.cx.store.begin().await?;
         let now = self.cx.clock.now();
         tx.enqueue(&[jobs::upkeep::first(now), jobs::prune::first(now)]).await?;

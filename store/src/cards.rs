@@ -41,9 +41,9 @@ pub struct CardParts {
     pub incident: Incident,
     /// Some of its alerts, the active ones first.
     pub alerts: Vec<Alert>,
-    /// Its runs, newest first.
+    /// Its runs, by their rank.
     pub runs: Vec<Run>,
-    /// The newest request for approval of the newest run.
+    /// The newest request for approval of the first run.
     pub approval: Option<Approval>,
     /// Where the card is in the channel that was asked for, if it is there.
     pub post: Option<CardPost>,
@@ -55,9 +55,9 @@ impl CardParts {
         alerts.sort_by(|a, b| {
             (!a.state.is_active(), a.first_seen, &a.fingerprint).cmp(&(!b.state.is_active(), b.first_seen, &b.fingerprint))
         });
-        runs.sort_by_key(|run| Reverse((run.created_at, run.id)));
-        let newest = runs.first().map(|run| run.id);
-        let approval = approvals.into_iter().filter(|one| Some(one.run) == newest).max_by_key(|one| (one.created_at, one.id));
+        runs.sort_by_key(|run| Reverse(run.rank()));
+        let first = runs.first().map(|run| run.id);
+        let approval = approvals.into_iter().filter(|one| Some(one.run) == first).max_by_key(|one| (one.created_at, one.id));
         Self { incident, alerts, runs, approval, post }
     }
 }

@@ -7,8 +7,10 @@ use domain::time::Clock;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::codec::micros;
-use crate::tx::row;
-use crate::{Error, Tx};
+use crate::gate::Line;
+use crate::jobs::after;
+use crate::tx::{exec, row};
+use crate::{Change, Error, Store, Tx};
 
 /// PostgreSQL's time in microseconds. The setting moves it, for tests alone: they cannot turn the server's clock.
 pub(crate) const SERVER_NOW: &str = "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) \
@@ -79,6 +81,32 @@ impl Tx {
         }
         let found: Option<(i64,)> = row!(self, SERVER_NOW);
         found.map(|(now,)| now).ok_or_else(|| Error::Unavailable("the database does not say what time it is".to_owned()))
+    }
+}
+
+impl Store {
+    /// The clock was set back by so much: what waits for a time that lies ahead waits for so much less, or for nothing if that time was reached by the clock
+    /// as it was. Gives how many jobs do. For some it may be too early now; they look for themselves.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn bring_forward(&self, by: SignedDuration) -> Result<u64, Error> {
+        let mut tx = self.core.begin(Line::Other).await?;
+        let now = tx.db_now().await?;
+        // What the clock showed.
+        let shown = after(now, by);
+        let mut moved = [0, 0];
+        for (count, (table, time, of)) in
+            moved.iter_mut().zip([("jobs", "due_at", "state <> 'dead'"), ("queue", "not_before", "not_before > 0")])
+        {
+            let sql =
+                format!("update {table} set {time} = case when {time} > $1 then {time} - ($1 - $2) else $2 end where {of} and {time} > $2");
+            *count = exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), shown, now);
+        }
+        tx.changed(Change::Jobs);
+        tx.changed(Change::Events);
+        tx.commit().await?;
+        Ok(moved[0])
     }
 }
 

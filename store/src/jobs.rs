@@ -12,7 +12,7 @@ use crate::codec::{clean, from_doc, id, micros, time};
 use crate::gate::Line;
 use crate::open::Core;
 use crate::sight::is_over;
-use crate::tx::{exec, expect_found, rows, rows_built, rows_of};
+use crate::tx::{exec, expect_found, row, rows, rows_built, rows_of};
 use crate::{Change, Error, Store, Tx};
 
 /// A claimed row, as read.
@@ -186,6 +186,16 @@ impl Tx {
             sql.push(") order by 1");
         });
         Ok(found.into_iter().map(|(rank,)| rank).collect())
+    }
+
+    /// When the job of this kind and key that waits is due, if there is one.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn job_due(&mut self, kind: &str, key: &str) -> Result<Option<Timestamp>, Error> {
+        let sql = "select due_at from jobs where kind = $1 and key = $2 and state = 'waiting'";
+        let found: Option<(i64,)> = row!(self, sql, clean(kind), clean(key));
+        found.map(|(due,)| time("jobs", key, due)).transpose()
     }
 
     /// Refuses with [`Error::Conflict`] unless this job is still claimed by us under this number, and keeps it so until this transaction ends:

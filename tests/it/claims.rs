@@ -20,6 +20,7 @@ use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 use store::Store;
 
+use crate::clocks::with_faketime;
 use crate::replicas::replica;
 use crate::workers::open;
 
@@ -70,7 +71,7 @@ async fn the_run(world: &World) -> anyhow::Result<Value> {
 }
 
 /// A remedy that is carried out by itself, for the alerts of its name.
-fn with_remedy(plan: &mut Plan, name: &str, steps: &Value) {
+pub(crate) fn with_remedy(plan: &mut Plan, name: &str, steps: &Value) {
     let route = json!({
         "name": name, "match": [format!("alertname={name:?}")], "incident": {}, "remedy": { "runbook": name, "mode": "auto" },
     });
@@ -79,7 +80,7 @@ fn with_remedy(plan: &mut Plan, name: &str, steps: &Value) {
 }
 
 /// The only run of a runbook, with its attempts.
-async fn run_of(world: &World, runbook: &str) -> anyhow::Result<Value> {
+pub(crate) async fn run_of(world: &World, runbook: &str) -> anyhow::Result<Value> {
     let runs = world.runs().await?;
     let mut all = runs.iter().filter(|run| run["runbook"] == runbook);
     let (Some(run), None) = (all.next(), all.next()) else { anyhow::bail!("there is not one run of {runbook}: {runs:#?}") };
@@ -87,7 +88,7 @@ async fn run_of(world: &World, runbook: &str) -> anyhow::Result<Value> {
 }
 
 /// The same, once it is in this state.
-async fn run_is(world: &World, runbook: &str, state: &str) -> anyhow::Result<Value> {
+pub(crate) async fn run_is(world: &World, runbook: &str, state: &str) -> anyhow::Result<Value> {
     eventually(SOON, async || {
         let run = run_of(world, runbook).await?;
         ensure!(run["run"]["state"] == state, "{runbook} is {}", run["run"]);
@@ -97,14 +98,14 @@ async fn run_is(world: &World, runbook: &str, state: &str) -> anyhow::Result<Val
 }
 
 /// The attempts of a step: who made each, and what came of it.
-fn tried(run: &Value, step: &str) -> Vec<(String, String)> {
+pub(crate) fn tried(run: &Value, step: &str) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let of_step = run["attempts"].as_array().into_iter().flatten().filter(|one| one["step"] == step);
     of_step.map(|one| (text(&one["place"]["instance"]), text(&one["state"]))).collect()
 }
 
 /// Waits until so many lines are in the ledger; gives them sorted.
-async fn lines(ledger: &Ledger, count: usize) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn lines(ledger: &Ledger, count: usize) -> anyhow::Result<Vec<String>> {
     eventually(SOON, async || {
         let mut lines = ledger.lines();
         ensure!(lines.len() == count, "{lines:?}");
@@ -472,7 +473,7 @@ async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
         let postgres = Postgres::start().await?;
         let (a, b, ledger) = pair(&postgres, "9s").await?;
         let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
-        let b = b.env("LD_PRELOAD", &libfaketime()?).env("FAKETIME", "+1h").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        let b = with_faketime(b)?.env("FAKETIME", "+1h");
         let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
         a.send(&[Alert::service_down()]).await?;
         let first = holder(&a, &postgres, &database).await?;
@@ -493,12 +494,6 @@ async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
         .await
     })
     .await
-}
-
-fn libfaketime() -> anyhow::Result<String> {
-    let places = std::fs::read_dir("/usr/lib")?.flatten().map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"));
-    let found = places.filter(|path| path.exists()).find_map(|path| path.to_str().map(str::to_owned));
-    found.context("no libfaketime; ./test installs it")
 }
 
 /// How long a claim of the race holds.

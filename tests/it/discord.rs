@@ -4,7 +4,8 @@ use anyhow::ensure;
 use harness::fake::discord::{Config, FakeDiscord, Message, Target};
 use harness::world::{Alert, Plan, SOON, World};
 
-async fn card_with(discord: &FakeDiscord, button: &str) -> anyhow::Result<Message> {
+/// The first card, once it has a button of this label.
+pub(crate) async fn card_with(discord: &FakeDiscord, button: &str) -> anyhow::Result<Message> {
     discord.channel("ops").wait_for(|message: &Message| message.buttons().iter().any(|known| known.label == button), SOON).await
 }
 

@@ -33,6 +33,8 @@ mod cli;
 #[cfg(test)]
 mod clicks;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod console;
 #[cfg(test)]
 mod crash;
@@ -73,6 +75,8 @@ mod replicas;
 mod restored;
 #[cfg(test)]
 mod roles;
+#[cfg(test)]
+mod settled;
 #[cfg(test)]
 mod slack;
 #[cfg(test)]

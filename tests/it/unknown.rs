@@ -5,10 +5,9 @@ use harness::eventually;
 use harness::world::{Alert, Ledger, Plan, SOON, World};
 use serde_json::{Value, json};
 
-/// A world whose one step does `work` on the target `box` by itself and has a second for it and three attempts. `$LEDGER` is the ledger's file. A second
-/// runbook wants the same target.
-async fn world(work: &str, more: Value) -> anyhow::Result<(World, Ledger)> {
-    let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
+/// A run for every `ServiceDown`, by itself, whose one step does `work` on the target `box` and has a second for it and three attempts. `$LEDGER` is the
+/// ledger's file. A second runbook wants the same target.
+pub(crate) fn with_work(plan: &mut Plan, work: &str, more: Value) -> anyhow::Result<Ledger> {
     let ledger = plan.ledger()?;
     let program = plan.script("work", &format!("#!/bin/sh\nLEDGER='{}'\n{work}\n", plan.dir().join("ledger").display()))?;
     let check = plan.script("check", &format!("#!/bin/sh\ngrep -q done '{}' || exit 10\n", plan.dir().join("ledger").display()))?;
@@ -33,12 +32,19 @@ async fn world(work: &str, more: Value) -> anyhow::Result<(World, Ledger)> {
         { "match": ["alertname=\"ServiceDown\""], "incident": {}, "remedy": { "runbook": "restart-service", "mode": "auto" } },
         { "match": ["alertname=\"Second\""], "incident": {}, "remedy": { "runbook": "second", "mode": "auto" } },
     ]);
+    Ok(ledger)
+}
+
+/// A world with such a run.
+async fn world(work: &str, more: Value) -> anyhow::Result<(World, Ledger)> {
+    let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
+    let ledger = with_work(&mut plan, work, more)?;
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
     Ok((world, ledger))
 }
 
-fn states(run: &Value) -> Vec<&str> {
+pub(crate) fn states(run: &Value) -> Vec<&str> {
     run["attempts"].as_array().into_iter().flatten().filter_map(|attempt| attempt["state"].as_str()).collect()
 }
 

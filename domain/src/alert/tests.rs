@@ -52,6 +52,15 @@ fn oracle(sightings: &[Sighting]) -> bool {
 }
 
 #[test]
+fn a_resolve_that_a_clock_set_back_since_heard_long_from_now_mutes_nothing() {
+    // Without an end of its own it ended by that clock, too.
+    let (_, changes) = hear(&[(firing(0), 1), (resolved(0, 3600), 3600), (firing(60), 61)]);
+    assert_eq!(changes, [AlertChange::Fired, AlertChange::Resolved, AlertChange::Fired]);
+    let (_, changes) = hear(&[(firing(0), 1), (resolved(0, 62), 62), (firing(60), 61)]);
+    assert_eq!(changes[2], AlertChange::LateFiring, "heard by two replicas in the wrong order");
+}
+
+#[test]
 fn a_repeat_only_moves_last_seen() {
     let (alert, changes) = hear(&[(firing(0), 1), (firing(0), 300), (firing(0), 600)]);
     assert_eq!(changes, [AlertChange::Fired, AlertChange::Refreshed, AlertChange::Refreshed]);

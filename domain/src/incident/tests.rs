@@ -46,6 +46,21 @@ fn quiet() -> Incident {
 }
 
 #[test]
+fn its_waits_begin_anew_when_the_clock_was_set_back() {
+    let waits = Waits::default();
+    let mut incident = quiet();
+    (incident.quiet_since, incident.opened_at) = (Some(at(3600)), at(3000));
+    let (waiting, follow) = incident.on(&Happening::QuietEnough { busy: false }, at(60), &waits).unwrap();
+    assert_eq!(follow, vec![Follow::LookWhenQuiet(at(180))]);
+    let (mut resolved, _) = waiting.on(&Happening::QuietEnough { busy: false }, at(180), &waits).unwrap();
+    assert_eq!(resolved.state, IncidentState::Resolved);
+    resolved.resolved = Some((at(3600), Some("ann".to_owned())));
+    let (waiting, follow) = resolved.on(&Happening::Aged, at(300), &waits).unwrap();
+    assert_eq!(waiting.resolved, Some((at(300), Some("ann".to_owned()))));
+    assert_eq!(follow, vec![Follow::LookWhenAged(at(300) + waits.close_after)]);
+}
+
+#[test]
 fn it_resolves_after_the_wait_and_closes_after_the_next() {
     let waits = Waits::default();
     let incident = quiet();

@@ -20,6 +20,9 @@ impl Job for AlertRecheck {
         let (source, fingerprint): (String, String) = (field(row, "source")?, field(row, "fingerprint")?);
         let mut batch = Batch::begin(cx).await?;
         if let Some(alert) = batch.alert(&source, &fingerprint).await? {
+            if alert.was_just_resolved(batch.now) {
+                return Ok(Done::Again(on_alert::recheck_at(&alert, batch.now)));
+            }
             on_alert::refire(&mut batch, alert).await?;
         }
         batch.commit().await?;

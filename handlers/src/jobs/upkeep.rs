@@ -17,8 +17,10 @@ use crate::on_heartbeat;
 
 pub(crate) struct Upkeep;
 
+/// Its kind, and the key of the one that there is.
+pub(crate) const KIND: &str = "upkeep";
 /// Time between two rounds.
-const EVERY: SignedDuration = SignedDuration::from_secs(5);
+pub(crate) const EVERY: SignedDuration = SignedDuration::from_secs(5);
 /// Alerts made stale in one round.
 const MOST_STALE: i64 = 500;
 
@@ -45,7 +47,7 @@ pub struct Pulse {
 #[async_trait]
 impl Job for Upkeep {
     fn kind(&self) -> &'static str {
-        "upkeep"
+        KIND
     }
 
     fn at_once(&self) -> usize {
@@ -62,7 +64,7 @@ impl Job for Upkeep {
 
 /// The job that does the first round; one for all replicas.
 pub(crate) fn first(now: Timestamp) -> NewJob {
-    NewJob { kind: "upkeep", key: "upkeep".to_owned(), due_at: now, urgency: Urgency::Upkeep, payload: json!({}) }
+    NewJob { kind: KIND, key: KIND.to_owned(), due_at: now, urgency: Urgency::Upkeep, payload: json!({}) }
 }
 
 /// The configuration says which signs of life are waited for: one that never came is late like one that stopped, and nobody waits for one that it
@@ -74,7 +76,9 @@ async fn heartbeats(cx: &Cx) -> Result<(), store::Error> {
     let known: BTreeSet<(&str, &str)> = rows.iter().map(|row| (row.source.as_str(), row.name.as_str())).collect();
     let wanted = rules.sources.values().flat_map(|source| source.heartbeats.keys().map(|name| (source.name.as_str(), name.as_str())));
     let new = wanted.filter(|key| !known.contains(key));
-    let odd = rows.iter().filter(|row| named(row) != Some(row.within) || row.is_overdue(cx.clock.now()));
+    let now = cx.clock.now();
+    // One that was heard by a clock that has been set back since is waited for from now on.
+    let odd = rows.iter().filter(|row| named(row) != Some(row.within) || row.is_overdue(now) || row.last_seen > now);
     let keys: Vec<_> = new.chain(odd.map(|row| (row.source.as_str(), row.name.as_str()))).collect();
     for (source, name) in keys {
         let mut batch = Batch::begin(cx).await?;
@@ -91,7 +95,7 @@ async fn heartbeats(cx: &Cx) -> Result<(), store::Error> {
                 batch.tx.put_heartbeat(&HeartbeatRow { source, name, within, last_seen, alarmed: false }).await?;
             }
             (Some(row), Some(within)) => {
-                let row = HeartbeatRow { within, ..row };
+                let row = HeartbeatRow { within, last_seen: row.last_seen.min(batch.now), ..row };
                 if row.is_overdue(batch.now) {
                     tracing::warn!(source, heartbeat = name, "a heartbeat stopped");
                     on_heartbeat::silent(&mut batch, row).await?;
@@ -141,7 +145,8 @@ async fn beat(cx: &Cx) -> Result<(), store::Error> {
     const LAST: &str = "beat.last";
     let now = cx.clock.now();
     let last = cx.store.read().await?.flag(LAST).await?.and_then(|at| serde_json::from_value::<Timestamp>(at).ok());
-    if last.is_some_and(|last| now.duration_since(last) < beat.every()) {
+    // One that is still to come was sent before the clock was set back.
+    if last.is_some_and(|last| (SignedDuration::ZERO..beat.every()).contains(&now.duration_since(last))) {
         return Ok(());
     }
     match beat.beat(Pulse { at: now }).await {

@@ -8,6 +8,7 @@ mod lifecycle;
 mod outages;
 mod races;
 mod remedies;
+mod set_back;
 mod silence;
 mod unknown;
 mod world;

@@ -10,7 +10,7 @@ use super::make::{NASTY, job};
 use super::{MOMENT, World, on_both};
 use crate::{Backend, Change, Error, Store, Take};
 
-const LEASE: SignedDuration = SignedDuration::from_secs(15);
+pub(super) const LEASE: SignedDuration = SignedDuration::from_secs(15);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
 on_both! {
@@ -336,13 +336,13 @@ async fn replicas_share_the_jobs() {
     assert!(times.len() == 1000 && times.values().all(|n| *n == 1));
 }
 
-async fn enqueue(store: &Store, jobs: &[domain::job::NewJob]) {
+pub(super) async fn enqueue(store: &Store, jobs: &[domain::job::NewJob]) {
     let mut tx = store.begin().await.unwrap();
     tx.enqueue(jobs).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-async fn claim<const N: usize>(store: &Store) -> [Job; N] {
+pub(super) async fn claim<const N: usize>(store: &Store) -> [Job; N] {
     let jobs = store.claim_jobs(10, LEASE).await.unwrap();
     jobs.try_into().unwrap_or_else(|jobs: Vec<Job>| panic!("{} jobs: {jobs:?}", jobs.len()))
 }

@@ -4,6 +4,7 @@ mod aging;
 mod at_once;
 mod backups;
 mod chain;
+mod clock;
 mod cut;
 mod ends;
 mod events;

@@ -77,7 +77,7 @@ async fn load(app: &App, number: i64) -> Result<Option<Seen>, store::Error> {
     let Some(incident) = tx.incident_by_number(number).await? else { return Ok(None) };
     let alerts = tx.incident_alerts(incident.id, CARD_ALERTS as i64).await?;
     let mut runs = tx.runs_of(incident.id).await?;
-    runs.sort_by_key(|run| std::cmp::Reverse((run.created_at, run.id)));
+    runs.sort_by_key(|run| std::cmp::Reverse(run.rank()));
     let approval = match runs.first() {
         Some(run) => tx.approval_of(run.id).await?,
         None => None,
