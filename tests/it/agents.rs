@@ -17,6 +17,7 @@ use harness::{Cmd, Proc, eventually};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::agents_order::{an_order, now};
 use crate::agents_roll::agent_where;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_watchkeeper");
@@ -215,33 +216,11 @@ async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyh
     let dir = plan.dir().to_owned();
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
     eventually(SOON, async || Ok(context.get_stream("WATCHKEEPER_AGENTS").await?)).await?;
-    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_secs())?;
+    let now = now()?;
     let mut number = 0;
     let mut order = |change: &dyn Fn(&mut Order)| {
         number += 1;
-        let mut order = Order {
-            iss: SERVER.to_owned(),
-            aud: "edge".to_owned(),
-            jti: format!("test-{number}"),
-            iat: now,
-            exp: now + 60,
-            run: domain::id::RunId::new(jiff::Timestamp::UNIX_EPOCH),
-            step: "write".to_owned(),
-            attempt: 1,
-            key: "k".to_owned(),
-            uses: "command".to_owned(),
-            with: json!({ "program": ledger.program, "args": ["obeyed"] }),
-            target: domain::plan::Target {
-                name: "api".to_owned(),
-                kind: "systemd".to_owned(),
-                fields: [("unit".to_owned(), json!("api.service")), ("agent".to_owned(), json!("edge"))].into(),
-            },
-            effect: domain::action::Effect::AtMostOnce,
-            deadline: now + 60,
-            plan_digest: "d".to_owned(),
-            approvals: vec![],
-            fence: Some(Fence { epoch: 1, n: 5 }),
-        };
+        let mut order = an_order(&format!("test-{number}"), now, &ledger);
         change(&mut order);
         order
     };

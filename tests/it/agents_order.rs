@@ -8,13 +8,16 @@ use anyhow::{Context, ensure};
 use async_nats::jetstream;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use domain::action::Effect;
 use domain::approval::{Approval, ApprovalState};
+use domain::id::RunId;
 use domain::order::{Order, SERVER};
-use domain::run::Run;
+use domain::plan::Target;
+use domain::run::{Fence, Run};
 use futures::{FutureExt, StreamExt};
 use harness::eventually;
 use harness::peers::Nats;
-use harness::world::{Alert, SOON};
+use harness::world::{Alert, Ledger, SOON};
 use jsonwebtoken::{Algorithm, DecodingKey, TokenData, Validation};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -24,6 +27,38 @@ use crate::agents_roll::agent_where;
 
 /// How long the step may take, in seconds.
 const TIMEOUT: i64 = 20;
+
+/// The time in seconds, as orders have it.
+pub(crate) fn now() -> anyhow::Result<i64> {
+    Ok(i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_secs())?)
+}
+
+/// An order of `now` that the agent `edge` is to obey: it writes `obeyed`.
+pub(crate) fn an_order(jti: &str, now: i64, ledger: &Ledger) -> Order {
+    Order {
+        iss: SERVER.to_owned(),
+        aud: "edge".to_owned(),
+        jti: jti.to_owned(),
+        iat: now,
+        exp: now + 60,
+        run: RunId::new(jiff::Timestamp::UNIX_EPOCH),
+        step: "write".to_owned(),
+        attempt: 1,
+        key: "k".to_owned(),
+        uses: "command".to_owned(),
+        with: json!({ "program": ledger.program, "args": ["obeyed"] }),
+        target: Target {
+            name: "api".to_owned(),
+            kind: "systemd".to_owned(),
+            fields: [("unit".to_owned(), json!("api.service")), ("agent".to_owned(), json!("edge"))].into(),
+        },
+        effect: Effect::AtMostOnce,
+        deadline: now + 60,
+        plan_digest: "d".to_owned(),
+        approvals: vec![],
+        fence: Some(Fence { epoch: 1, n: 5 }),
+    }
+}
 
 /// An order as any reader of JSON web tokens takes it: signed by that key, of that issuer, for that audience, and in time.
 fn read(token: &[u8], key: &Path) -> anyhow::Result<TokenData<Order>> {

@@ -13,6 +13,7 @@ use harness::world::{Alert, SOON, World};
 use serde_json::json;
 
 use crate::agents::{plan_over, signed};
+use crate::agents_order::{an_order, now};
 use crate::agents_roll::agent_where;
 
 /// Killed between keeping an order and refusing it; its next start judges again.
@@ -21,30 +22,7 @@ async fn an_order_that_was_not_allowed_is_not_begun_by_the_next_start() -> anyho
     let nats = Nats::start().await?;
     let link = json!({ "url": nats.url() });
     let (_plan, mut edge, ledger) = plan_over(&link, &link, &["hello"], "20s").await?;
-    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed()?.as_secs())?;
-    let order = Order {
-        iss: SERVER.to_owned(),
-        aud: "edge".to_owned(),
-        jti: "left-1".to_owned(),
-        iat: now,
-        exp: now + 60,
-        run: domain::id::RunId::new(jiff::Timestamp::UNIX_EPOCH),
-        step: "write".to_owned(),
-        attempt: 1,
-        key: "k".to_owned(),
-        uses: "command".to_owned(),
-        with: json!({ "program": ledger.program, "args": ["obeyed"] }),
-        target: domain::plan::Target {
-            name: "api".to_owned(),
-            kind: "systemd".to_owned(),
-            fields: [("unit".to_owned(), json!("api.service")), ("agent".to_owned(), json!("edge"))].into(),
-        },
-        effect: domain::action::Effect::AtMostOnce,
-        deadline: now + 60,
-        plan_digest: "d".to_owned(),
-        approvals: vec![],
-        fence: Some(Fence { epoch: 1, n: 4 }),
-    };
+    let order = Order { fence: Some(Fence { epoch: 1, n: 4 }), ..an_order("left-1", now()?, &ledger) };
     let left = edge.data.join("orders/left-1");
     fs::create_dir_all(&left)?;
     fs::write(left.join("order.json"), serde_json::to_vec(&order)?)?;

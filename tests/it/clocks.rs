@@ -1,17 +1,18 @@
-//! Clocks that are set while things go on. With PostgreSQL its own clock counts, of which `claims.rs` tells; with SQLite the machine's does.
+//! Clocks that are set while things go on. With SQLite the machine's counts, with PostgreSQL its own.
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use harness::eventually;
+use harness::peers::Postgres;
 use harness::world::{Alert, Ledger, Plan, SOON};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::claims::{lines, run_is, run_of, tried, with_remedy};
+use crate::claims::{holder, lines, pair, run_is, run_of, tried, with_remedy};
 use crate::replicas::signs_of_life;
 
 /// Almost an hour: a run that is held for longer does not begin any more.
@@ -146,6 +147,36 @@ async fn a_clock_that_is_set_ahead_and_back_keeps_nothing_waiting() -> anyhow::R
         }
         ensure!(world.log().contains("the clock was set back"), "nobody is told");
         Ok(())
+    })
+    .await
+}
+
+/// One replica's machine is an hour ahead, then the database's clock is: neither makes a second owner of a run that is under way.
+#[tokio::test]
+async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
+    harness::rounds("clocks set an hour ahead", 1, async |tally| {
+        let postgres = Postgres::start().await?;
+        let (a, b, ledger) = pair(&postgres, "9s").await?;
+        let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
+        let b = with_faketime(b)?.env("FAKETIME", "+1h");
+        let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
+        a.send(&[Alert::service_down()]).await?;
+        let first = holder(&a, &postgres, &database).await?;
+        postgres.turn_clock(Duration::from_secs(3600)).await?;
+        tally.faults += 2;
+        let run = a.run_in("succeeded", SOON).await?;
+        tally.ledger(&ledger.lines(), &["one", "two"])?;
+        assert_eq!(run["attempts"].as_array().map(Vec::len), Some(3), "no step was tried twice: {run}");
+        for world in [&a, &b] {
+            ensure!(!world.log().contains("it is free again"), "a claim of {first} was taken");
+        }
+        // The timers of both follow the one clock: what comes next is decided, by whoever.
+        b.send(&[Alert::new("Later")]).await?;
+        eventually(SOON, async || {
+            ensure!(b.incidents().await?.len() == 2, "it is not decided");
+            Ok(())
+        })
+        .await
     })
     .await
 }

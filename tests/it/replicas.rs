@@ -91,7 +91,7 @@ async fn parts_that_cannot_be_done_alone_are_refused_with_a_word() -> anyhow::Re
 }
 
 /// One replica holds Discord's socket. When it is killed another one takes it within the lease; when it is stopped, at once. That it is held for longer
-/// than a lease is shown in `claims.rs`.
+/// than a lease is shown in `claims/`.
 #[tokio::test]
 async fn one_replica_at_a_time_holds_discords_socket() -> anyhow::Result<()> {
     let postgres = Postgres::shared().await?;
