@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use domain::duration::Dur;
 use jiff::{SignedDuration, Timestamp};
 use store::Backend;
 
@@ -36,7 +37,7 @@ pub(crate) async fn watch(cx: Cx) {
         if by.abs() > STEP {
             if cx.store.backend() == Backend::Sqlite {
                 // Of PostgreSQL's clock the store tells.
-                tracing::warn!(%by, "the clock was set, or this machine slept: what is due follows it");
+                tracing::warn!(by = human(by), back = by.is_negative(), "the clock was set, or this machine slept: what is due follows it");
                 metrics::counter!("watchkeeper_clock_steps_total").increment(1);
             }
             if by.is_negative() {
@@ -64,8 +65,12 @@ pub(crate) async fn since_last_start(cx: &Cx) -> Result<(), store::Error> {
 
 async fn bring_forward(cx: &Cx, by: SignedDuration) -> Result<(), store::Error> {
     let jobs = cx.store.bring_forward(by).await?;
-    tracing::warn!(%by, jobs, "the clock was set back: what was put off while it was ahead is brought forward");
+    tracing::warn!(by = human(by), jobs, "the clock was set back: what was put off while it was ahead is brought forward");
     Ok(())
+}
+
+fn human(span: SignedDuration) -> String {
+    Dur::from_std(span.unsigned_abs()).human()
 }
 
 /// By how much the clock was set between two looks at both: ahead, or back if it is negative.
