@@ -214,7 +214,7 @@ pub(crate) async fn put_state(batch: &mut Batch<'_>, run: &mut Run, next: RunSta
     if !run.state.may_become(next) {
         return Err(store::Error::Conflict);
     }
-    let expected = run.version;
+    let (expected, before) = (run.version, run.state);
     run.state = next;
     run.reason = reason.map(|reason| batch.cx.redactor.redact(&reason).into_owned());
     run.version += 1;
@@ -225,6 +225,7 @@ pub(crate) async fn put_state(batch: &mut Batch<'_>, run: &mut Run, next: RunSta
         run.finished_at = Some(batch.now);
     }
     batch.put_run(run, expected).await?;
+    tracing::debug!(run.id = %run.id, runbook = %run.runbook, before = before.as_str(), state = next.as_str(), "run goes on");
     if !next.is_active() {
         metrics::counter!("watchkeeper_runs_total", "runbook" => run.runbook.clone(), "outcome" => next.as_str()).increment(1);
     }

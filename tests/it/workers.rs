@@ -223,15 +223,18 @@ fn worker(store: &Store) -> anyhow::Result<(Arc<Wake>, tokio::task::JoinHandle<(
 
 /// A store by itself, without a server.
 pub(crate) async fn open(url: &str, instance: &str) -> anyhow::Result<Store> {
-    let options = Options {
+    Ok(Store::open(options(url, instance)).await?)
+}
+
+pub(crate) fn options(url: &str, instance: &str) -> Options {
+    Options {
         url: url.to_owned(),
         clock: Arc::new(SystemClock),
         instance: instance.to_owned(),
         start: StartId::new(SystemClock.now()),
         audit_keys: vec![vec![7; 32].into()],
         max_waiting: 4096,
-    };
-    Ok(Store::open(options).await?)
+    }
 }
 
 struct NoActions;

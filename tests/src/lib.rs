@@ -11,6 +11,7 @@ mod ports;
 mod proc;
 mod proxy;
 mod reaper;
+mod sql;
 mod tally;
 mod wait;
 pub mod world;
@@ -25,6 +26,7 @@ pub use proc::Proc;
 pub use proxy::Proxy;
 pub use reaper::temp_dir;
 pub use rustix::process::Signal;
+pub use sql::sql;
 pub use tally::{FAULTS, SWEEPS, Tally, long, rounds, table};
 pub use wait::eventually;
 

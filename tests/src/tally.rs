@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// How many tests share the time: `tidy` counts them.
 pub const FAULTS: u32 = 32;
 /// How many shares the sweeps among them take, which go through more places than fit into one: that of SQLite and that of PostgreSQL.
-pub const SWEEPS: [u32; 2] = [1, 14];
+pub const SWEEPS: [u32; 2] = [4, 11];
 
 /// What one test did so far. It is kept when it is dropped, so that a test that fails has its line too.
 #[derive(Debug, Serialize, Deserialize)]

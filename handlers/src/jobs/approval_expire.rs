@@ -115,5 +115,9 @@ async fn hold(batch: &mut Batch<'_>, run: &mut Run, why: String) -> Result<(), s
         batch.tell(id, EntryKind::Refused, None, format!("{} is held: {why}.", run.runbook));
         batch.note_automation(id, format!("{} is held: {why}", run.runbook)).await?;
     }
+    if run.state == RunState::Held {
+        // A guard held it until now: that was another reason.
+        runs::put_state(batch, run, RunState::Queued, None).await?;
+    }
     runs::put_state(batch, run, RunState::Held, Some(why)).await
 }

@@ -130,6 +130,24 @@ async fn another_plan_is_another_question() {
     assert_eq!(changes(&world), 1);
 }
 
+/// Held by a guard each time that it is approved: it is asked for again as often as anywhere else, and then held for the reason that people can do something about.
+#[tokio::test]
+async fn a_held_run_whose_plan_keeps_changing_says_so() {
+    let world = World::new("approve").await;
+    world.alert("api", Firing).await;
+    assert!(world.act("bob", Verb::Pause { paused: true, reason: "migration".to_owned() }).await.done);
+    for (minutes, then) in [(2, RunState::AwaitingApproval), (3, RunState::AwaitingApproval), (4, RunState::Held)] {
+        let approval = world.approval().await.id;
+        assert!(world.act("ann", Verb::Approve { approval }).await.done);
+        assert_eq!(world.run().await.state, RunState::Held);
+        world.reload(&RULES.replace("MODE", "approve").replace("within: 1m", &format!("within: {minutes}m")));
+        world.pass(10).await;
+        assert_eq!(world.run().await.state, then, "after {minutes}");
+    }
+    assert!(world.run().await.reason.unwrap().contains("its plan keeps changing"));
+    assert_eq!(changes(&world), 0);
+}
+
 /// There is nobody left to ask, and what nobody approved does not run.
 #[tokio::test]
 async fn a_request_whose_runbook_takes_no_approval_any_more_is_off() {

@@ -1,6 +1,7 @@
 //! What a world looks like before it starts: a configuration with sensible defaults, and what a test changes of it.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,15 @@ impl Ledger {
     /// If it cannot be written.
     pub fn clear(&self) -> anyhow::Result<()> {
         fs::write(&self.lines, "").context("the ledger")
+    }
+
+    /// Adds a line for something that happened without the program.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add(&self, line: &str) -> anyhow::Result<()> {
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.lines).context("the ledger")?;
+        file.write_all(format!("{line}\n").as_bytes()).context("the ledger")
     }
 
     /// Its lines, in order.
