@@ -54,11 +54,15 @@ pub(crate) async fn watch(cx: Cx) {
     }
 }
 
-/// The same for a clock that was set back while no server ran. Upkeep is always due within a moment: if it is not, it was put off by another clock.
+/// The same for a clock that was set back while no server ran. No event was heard at a time that is still to come, and upkeep is always due within a moment: if it
+/// is not so, there was another clock.
 pub(crate) async fn since_last_start(cx: &Cx) -> Result<(), store::Error> {
-    let due = cx.store.read().await?.job_due(upkeep::KIND, upkeep::KIND).await?;
-    match due.map(|due| due.duration_since(cx.clock.now())) {
-        Some(wait) if wait > LONGEST_PAUSE + STEP => bring_forward(cx, wait - upkeep::EVERY).await,
+    let mut tx = cx.store.read().await?;
+    let put_off = tx.job_due(upkeep::KIND, upkeep::KIND).await?.map(|due| due - upkeep::EVERY);
+    let latest = put_off.max(tx.last_heard().await?);
+    drop(tx);
+    match latest.map(|at| at.duration_since(cx.clock.now())) {
+        Some(by) if by > LONGEST_PAUSE => bring_forward(cx, by).await,
         _ => Ok(()),
     }
 }

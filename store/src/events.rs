@@ -161,6 +161,15 @@ impl Tx {
         found.map(|(doc,)| from_doc("outcomes", seq, &doc)).transpose()
     }
 
+    /// When the newest event was heard, by the clock as it was then.
+    ///
+    /// # Errors
+    /// As any use of the database.
+    pub async fn last_heard(&mut self) -> Result<Option<Timestamp>, Error> {
+        let found: Option<(i64, i64)> = row!(self, "select seq, received_at from events order by seq desc limit 1");
+        found.map(|(seq, at)| time("events", seq, at)).transpose()
+    }
+
     /// Everything that was ever heard after `after_seq`, in the order in which it came: for replay.
     ///
     /// # Errors

@@ -2,27 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::post;
-use axum::serve::ListenerExt;
 use serde::Deserialize;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::bed::{Door, folder, request};
-use super::wire::Conn;
+use super::wire::{Conn, read};
 
 /// Bodies of one sync, at most.
 const BATCH: usize = 256;
@@ -73,7 +68,7 @@ struct Alert {
 }
 
 /// A body that is to be kept, and whom to tell.
-struct Waiting(Bytes, oneshot::Sender<()>);
+struct Waiting(Vec<u8>, oneshot::Sender<()>);
 
 #[derive(Clone)]
 struct Reaction {
@@ -89,11 +84,16 @@ impl BareLog {
         let file = File::create(folder.path().join("floor.log")).context("the floor's log")?;
         let (log, arrivals) = mpsc::channel(4096);
         tokio::task::spawn_blocking(move || keep(arrivals, file));
-        let app = Router::new().route("/hook", post(take)).with_state(Reaction { log, room, free: Arc::default() });
+        let reaction = Reaction { log, room, free: Arc::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let door = Door { address: listener.local_addr()?, path: "/hook", token: None };
-        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap_or_default());
-        let server = tokio::spawn(async move { axum::serve(listener, app).await }).abort_handle();
+        let serve = async move {
+            // A connection ends when its sender lets go of it.
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(reaction.clone().serve(stream));
+            }
+        };
+        let server = tokio::spawn(serve).abort_handle();
         Ok(Self { door, server, _folder: folder })
     }
 }
@@ -104,21 +104,31 @@ impl Drop for BareLog {
     }
 }
 
-async fn take(State(reaction): State<Reaction>, body: Bytes) -> StatusCode {
-    let Ok(webhook) = serde_json::from_slice::<Webhook>(&body) else { return StatusCode::BAD_REQUEST };
-    let (done, kept) = oneshot::channel();
-    if reaction.log.send(Waiting(body, done)).await.is_err() || kept.await.is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE;
-    }
-    tokio::spawn(async move {
-        for alert in webhook.alerts {
-            reaction.call(&alert).await;
-        }
-    });
-    StatusCode::ACCEPTED
-}
-
 impl Reaction {
+    async fn serve(self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut buffer = Vec::new();
+        while let Some(message) = read(&mut stream, &mut buffer).await? {
+            let status = if self.take(message.body).await.is_some() { "202 Accepted" } else { "503 Service Unavailable" };
+            stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, body: Vec<u8>) -> Option<()> {
+        let webhook: Webhook = serde_json::from_slice(&body).ok()?;
+        let (done, kept) = oneshot::channel();
+        self.log.send(Waiting(body, done)).await.ok()?;
+        kept.await.ok()?;
+        let this = self.clone();
+        tokio::spawn(async move {
+            for alert in webhook.alerts {
+                this.call(&alert).await;
+            }
+        });
+        Some(())
+    }
+
     async fn call(&self, alert: &Alert) {
         let instance = alert.labels.get("instance").map(String::as_str).unwrap_or_default();
         let body = serde_json::json!({ "channel": "CBENCH", "text": format!("{instance} does not answer") }).to_string();
@@ -129,12 +139,12 @@ impl Reaction {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Conn>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Conn>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn keep(mut arrivals: mpsc::Receiver<Waiting>, mut file: File) -> std::io::Result<()> {
+fn keep(mut arrivals: mpsc::Receiver<Waiting>, mut file: File) -> io::Result<()> {
     let (mut batch, mut bytes) = (Vec::new(), Vec::new());
     while arrivals.blocking_recv_many(&mut batch, BATCH) > 0 {
         bytes.clear();

@@ -48,13 +48,14 @@ impl Conn {
     }
 }
 
-struct Message {
-    head: String,
-    body: Vec<u8>,
+/// A request or an answer.
+pub(super) struct Message {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
 /// Reads one message with its body; `None` at the end of the connection.
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Message>> {
+pub(super) async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Message>> {
     buffer.clear();
     let mut scanned = 0;
     loop {
