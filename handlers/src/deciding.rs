@@ -76,7 +76,7 @@ async fn store_and_handle(cx: &Cx, arrivals: Arrivals<'_>) -> Result<(), store::
 
 /// Decides what waits in the inbox, in one transaction; one by one when that fails.
 pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
-    let (mut count, mut acts_first) = (0, true);
+    let mut count = 0;
     for _ in 0..MOST_CLASHES {
         let mut batch = Batch::begin(cx).await?;
         let mut events = batch.tx.claim_events(BATCH).await?;
@@ -89,15 +89,7 @@ pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
             return Ok(0);
         }
         count = events.len();
-        // People wait for their answers: what they did stands first, and is decided without the alerts behind it; these are next, however many people
-        // press buttons meanwhile.
-        let acts = events.iter().take_while(|event| matches!(event.payload, Payload::Act(_))).count();
-        let alone = acts_first && acts > 0 && acts < count;
-        if alone {
-            events.truncate(acts);
-        }
         match decide_all(batch, &events).await {
-            Ok(()) if alone => acts_first = false,
             Ok(()) => return Ok(count),
             Err(error) if is_clash(&error) => step_aside(cx).await,
             Err(error) => {

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::act::Verb;
 use domain::event::Status::Firing;
-use domain::inbox::Inbox;
 use harness::eventually;
 use jiff::SignedDuration;
 use store::HeartbeatRow;
 use tokio::sync::Semaphore;
 
 use super::world::{RULES, World};
-use crate::{Worker, deciding};
+use crate::Worker;
 
 const SOON: Duration = Duration::from_secs(20);
 /// Runs under way at once in one process.
@@ -66,19 +64,4 @@ async fn runs_that_wait_for_a_hand_hold_up_nothing_else() {
     done.await.unwrap();
     world.cx.wake.stop();
     worker.await.unwrap();
-}
-
-/// People wait for their answers; but however many press buttons, alerts have their turn.
-#[tokio::test]
-async fn what_waits_beside_an_act_is_decided_right_after_it() {
-    let world = World::new("approve").await;
-    world.alert("api", Firing).await;
-    let approval = world.approval().await.id;
-    for n in 0..5 {
-        world.store_only(world.sighting(&format!("s{n}"), Firing)).await;
-    }
-    let asked = world.ask("bob", Verb::Approve { approval }).await;
-    assert_eq!(deciding::decide(&world.cx).await.unwrap(), 5);
-    assert!(world.cx.store.outcome(asked, Duration::ZERO).await.unwrap().unwrap().done);
-    assert_eq!((world.incidents().await.len(), world.cx.store.read().await.unwrap().depths().await.unwrap().queue), (6, 0));
 }

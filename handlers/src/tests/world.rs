@@ -216,18 +216,13 @@ impl World {
 
     /// Somebody asks for something over the API; everything due follows.
     pub(super) async fn act(&self, who: &str, verb: Verb) -> ActOutcome {
-        let seq = self.ask(who, verb).await;
-        self.worker.settle().await.unwrap();
-        self.cx.store.outcome(seq, std::time::Duration::ZERO).await.unwrap().unwrap()
-    }
-
-    /// Stores an act, which nobody has decided yet.
-    pub(super) async fn ask(&self, who: &str, verb: Verb) -> i64 {
         let actor =
             Identity { platform: "api".to_owned(), workspace: String::new(), user: who.to_owned(), display: who.to_owned(), barred: None };
         let act = Act { actor, verb, button: None, place: None, reply: None };
         let unique = domain::id::uuid_at(self.now()).to_string();
-        self.accept(NewEvent::act("api", &unique, act)).await
+        let seq = self.accept(NewEvent::act("api", &unique, act)).await;
+        self.worker.settle().await.unwrap();
+        self.cx.store.outcome(seq, std::time::Duration::ZERO).await.unwrap().unwrap()
     }
 
     pub(super) async fn incidents(&self) -> Vec<Incident> {
