@@ -56,9 +56,9 @@ impl Tx {
         let number = match known {
             Some(last) if !postgres => last + 1,
             _ => {
-                let sql = if postgres { "select nextval('incident_number')" } else { "select last + 1 from numbers" };
-                let number: Option<(i64,)> = row!(self, sql);
-                number.ok_or_else(|| crate::codec::corrupt("numbers", "last", "it is missing"))?.0
+                let last = "select coalesce(max(seq), 0) + 1 from sqlite_sequence where name = 'incidents'";
+                let number: Option<(i64,)> = row!(self, if postgres { "select nextval('incident_number')" } else { last });
+                number.map_or(1, |(number,)| number)
             }
         };
         if !postgres {
@@ -68,14 +68,11 @@ impl Tx {
         Ok(number)
     }
 
-    /// Keeps the numbers that were given out.
-    pub(crate) async fn write_number(&mut self) -> Result<(), Error> {
+    /// Whoever writes next goes on from the numbers that were given out; if this is not stored after all, a number stays unused.
+    pub(crate) fn keep_number(&mut self) {
         if let Some(last) = self.last_number.take() {
-            // Whoever writes next goes on from here; if this is not stored after all, a number stays unused.
             *self.core.last_number.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
-            exec_rows!(self, "update numbers set last = v.column1 from (", [last], |b, last| b.push_bind(*last), ") v");
         }
-        Ok(())
     }
 
     /// Stores new incidents.

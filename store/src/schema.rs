@@ -46,6 +46,7 @@ const STEPS: &[Step] = steps! {
     16 "0016_unopened",
     17 "0017_packed",
     18 "0018_listed",
+    19 "0019_fewer_pages",
 };
 
 /// The migrator for a database.

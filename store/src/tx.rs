@@ -57,7 +57,7 @@ impl Tx {
     /// # Errors
     /// [`Error::Retry`] and [`Error::Unavailable`]. After the latter nobody knows whether it lasted.
     pub async fn commit(mut self) -> Result<(), Error> {
-        self.write_number().await?;
+        self.keep_number();
         self.write_told().await?;
         match self.conn {
             Conn::Sqlite(tx) => tx.commit().await?,

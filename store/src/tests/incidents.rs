@@ -107,6 +107,20 @@ on_both! {
         assert_eq!(store.read().await.unwrap().incident_by_number(99).await.unwrap(), None);
     }
 
+    async fn the_number_of_an_incident_that_is_gone_is_not_given_out_again(world) {
+        let store = world.open("a").await;
+        let mut tx = store.begin().await.unwrap();
+        let number = tx.next_incident_number().await.unwrap();
+        tx.insert_incidents(&[&incident(number, NASTY, IncidentState::Closed, world.now())]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        tx.sql("delete from incidents").await.unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        drop(store);
+        assert!(world.open("a").await.begin().await.unwrap().next_incident_number().await.unwrap() > number);
+    }
+
     async fn an_incident_changes_by_compare_and_set(world) {
         let store = world.open("a").await;
         let mut tx = store.begin().await.unwrap();
