@@ -187,6 +187,12 @@ impl World {
         self.hear(self.sighting(service, status)).await;
     }
 
+    /// Time passes, and then the alert is over.
+    pub(super) async fn resolve_after(&self, seconds: i64, service: &str) {
+        self.pass(seconds).await;
+        self.alert(service, Status::Resolved).await;
+    }
+
     pub(super) async fn hear(&self, sighting: Sighting) {
         self.store_only(sighting).await;
         self.worker.settle().await.unwrap();
