@@ -31,6 +31,7 @@ on_both! {
             let (store, source) = (store.clone(), if n == 7 { "bad" } else { "good" });
             answers.push(tokio::spawn(async move { store.accept(delivery(source, vec![sighting(&n.to_string(), Firing, at)], at)).await }));
         }
+        // No sign shows that all of them wait.
         tokio::time::sleep(Duration::from_millis(100)).await;
         gate.open().await;
         for (n, answer) in answers.into_iter().enumerate() {
@@ -50,7 +51,13 @@ on_both! {
             let store = store.clone();
             answers.push(tokio::spawn(async move { store.accept(delivery("am", vec![sighting(&n.to_string(), Firing, at)], at)).await }));
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Only who is refused is answered before the gate opens.
+        let refused = async || {
+            let refused = answers.iter().filter(|answer| answer.is_finished()).count();
+            anyhow::ensure!(refused >= 20, "{refused} are refused");
+            Ok(())
+        };
+        harness::eventually(Duration::from_secs(5), refused).await.unwrap();
         gate.open().await;
         let mut accepted = 0;
         for answer in answers {
