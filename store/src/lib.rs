@@ -13,6 +13,7 @@ pub mod backup;
 mod cards;
 mod chain;
 mod checkpoint;
+mod claims;
 mod clock;
 mod codec;
 mod cut;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use async_nats::jetstream;
 use base64::Engine;
-use domain::order::{Cancel, Order, Report, SERVER};
+use domain::action::ActionOutput;
+use domain::order::{Cancel, Ended, Order, Report, SERVER};
 use domain::run::Fence;
 use harness::peers::Nats;
 use harness::world::{Alert, Ledger, Plan, SOON, World};
@@ -123,13 +124,7 @@ async fn a_step_on_an_agents_target_is_carried_out_there() -> anyhow::Result<()>
     ensure!(edge.data.join("executions").is_dir() && !run["run"]["id"].is_null(), "it ran on the agent");
     ensure!(fs::read_to_string(edge.data.join("audit.jsonl"))?.contains("\"decision\":\"allowed\""), "and the agent says so");
     // It answers once: what it says later of the same order, even by its own key, changes nothing.
-    let report = Report {
-        iss: "edge".to_owned(),
-        aud: SERVER.to_owned(),
-        jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
-        iat: 0,
-        ended: domain::order::Ended::Failed("no".to_owned()),
-    };
+    let report = report("edge", &run, Ended::Failed("no".to_owned()))?;
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
     context.publish("watchkeeper.agent.edge.report", signed(&report, &world.dir().join("edge.pem"))?.into()).await?.await?;
     eventually(SOON, async || {
@@ -200,6 +195,17 @@ impl Cable {
         });
         Ok(Self { url, cut })
     }
+}
+
+/// What an agent reports of the first step of a run.
+pub(super) fn report(agent: &str, run: &Value, ended: Ended) -> anyhow::Result<Report> {
+    Ok(Report {
+        iss: agent.to_owned(),
+        aud: SERVER.to_owned(),
+        jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
+        iat: 0,
+        ended,
+    })
 }
 
 pub(super) fn signed(claims: &impl serde::Serialize, key: &Path) -> anyhow::Result<String> {
@@ -291,14 +297,7 @@ async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Re
     world.send(&[Alert::service_down()]).await?;
     let run = world.run_in("running", SOON).await?;
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
-    let report = Report {
-        iss: "edge".to_owned(),
-        aud: SERVER.to_owned(),
-        jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
-        iat: 0,
-        ended: domain::order::Ended::Done(domain::action::ActionOutput::default()),
-    };
-    let token = signed(&report, &dir.join("stranger.pem"))?;
+    let token = signed(&report("edge", &run, Ended::Done(ActionOutput::default()))?, &dir.join("stranger.pem"))?;
     for agent in ["nobody", "edge"] {
         let subject = format!("watchkeeper.agent.{agent}.report");
         eventually(SOON, async || Ok(context.publish(subject.clone(), token.clone().into()).await?.await?)).await?;

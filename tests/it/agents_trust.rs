@@ -3,16 +3,17 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use async_nats::jetstream;
-use domain::order::{Ended, Order, Report, SERVER};
+use domain::action::ActionOutput;
+use domain::order::{Ended, Order};
 use domain::run::Fence;
 use harness::eventually;
 use harness::peers::Nats;
 use harness::world::{Alert, SOON, World};
 use serde_json::json;
 
-use crate::agents::{plan_over, signed};
+use crate::agents::{plan_over, report, signed};
 use crate::agents_order::{an_order, now};
 use crate::agents_roll::agent_where;
 
@@ -54,14 +55,7 @@ async fn an_agent_cannot_report_what_another_was_told_to_do() -> anyhow::Result<
     world.send(&[Alert::service_down()]).await?;
     let run = world.run_in("running", SOON).await?;
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
-    let report = Report {
-        iss: "other".to_owned(),
-        aud: SERVER.to_owned(),
-        jti: format!("{}-0-1", run["run"]["id"].as_str().context("no id")?),
-        iat: 0,
-        ended: Ended::Done(domain::action::ActionOutput::default()),
-    };
-    let token = signed(&report, &dir.join("stranger.pem"))?;
+    let token = signed(&report("other", &run, Ended::Done(ActionOutput::default()))?, &dir.join("stranger.pem"))?;
     eventually(SOON, async || Ok(context.publish("watchkeeper.agent.other.report", token.clone().into()).await?.await?)).await?;
     world.run_in("unknown", SOON * 2).await?;
     ensure!(ledger.lines().is_empty(), "{:?}", ledger.lines());

@@ -51,6 +51,7 @@ async fn nothing_happens_again(world: &World, approval: &str, ledger: &Ledger) -
     ensure!(status["automation"]["paused"] == true, "{status}");
     // The alert is repeated, and more is wanted: nothing starts before a person lets it.
     world.send(&[Alert::service_down()]).await?;
+    // Time in which it could start.
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(ledger.lines(), ["once"]);
     Ok(())

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::claims::{holder, lines, pair, run_is, run_of, tried, with_remedy};
+use crate::claims::{lines, pair, run_is, run_of, tried, under_way, with_remedy};
 use crate::replicas::signs_of_life;
 
 /// Almost an hour: a run that is held for longer does not begin any more.
@@ -156,12 +156,9 @@ async fn a_clock_that_is_set_ahead_and_back_keeps_nothing_waiting() -> anyhow::R
 async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
     harness::rounds("clocks set an hour ahead", 1, async |tally| {
         let postgres = Postgres::start().await?;
-        let (a, b, ledger) = pair(&postgres, "9s").await?;
-        let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
+        let (a, b, ledger, database) = pair(&postgres, "9s").await?;
         let b = with_faketime(b)?.env("FAKETIME", "+1h");
-        let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
-        a.send(&[Alert::service_down()]).await?;
-        let first = holder(&a, &postgres, &database).await?;
+        let (a, b, first) = under_way(a, b, &postgres, &database).await?;
         postgres.turn_clock(Duration::from_secs(3600)).await?;
         tally.faults += 2;
         let run = a.run_in("succeeded", SOON).await?;

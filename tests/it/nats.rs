@@ -86,6 +86,7 @@ async fn what_a_killed_watchkeeper_had_not_acknowledged_comes_again_and_is_not_d
                 // The same task, said twice by its sender.
                 publish(&context, "task.created", format!(r#"{{"id":"{number}","title":"one of many"}}"#)).await?;
             }
+            // So that it goes on past the kills.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         anyhow::Ok(())

@@ -125,6 +125,7 @@ async fn a_message_sent_again_after_the_streams_own_window_is_one_event() -> any
             let message = jetstream::message::PublishMessage::build().payload(r#"{"id":"1"}"#.into()).message_id(id);
             let ack = context.send_publish("task.created", message).await?.await?;
             ensure!(!ack.duplicate, "the stream did not notice");
+            // Longer than the window.
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
         taken(&world, 3.0).await?;

@@ -1,7 +1,7 @@
 //! What follows a decision begins with its commit, and whatever breaks in between is done again without being done twice.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::action::{Action, ActionCatalogue};
 use domain::event::Status::Firing;
@@ -30,11 +30,11 @@ impl World {
     }
 
     async fn until(&self, what: &str, done: impl AsyncFn() -> bool) {
-        let began = Instant::now();
-        while !done().await {
-            assert!(began.elapsed() < Duration::from_secs(60), "still not so: {what}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let so = async || {
+            anyhow::ensure!(done().await, "{what}");
+            Ok(())
+        };
+        harness::eventually(Duration::from_secs(60), so).await.unwrap();
     }
 }
 

@@ -11,8 +11,7 @@ async fn an_alert_opens_an_incident_that_resolves_and_closes_by_itself() {
     let world = World::new("observe").await;
     world.alert("api", Firing).await;
     assert_eq!(world.incidents().await[0].state, IncidentState::Open);
-    world.pass(60).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(60, "api").await;
     world.pass(119).await;
     assert_eq!(world.incidents().await[0].state, IncidentState::Open, "it waits for two quiet minutes");
     world.pass(1).await;
@@ -29,15 +28,13 @@ async fn an_alert_opens_an_incident_that_resolves_and_closes_by_itself() {
 async fn a_refire_soon_reopens_and_later_opens_another() {
     let world = World::new("observe").await;
     world.alert("api", Firing).await;
-    world.pass(10).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(10, "api").await;
     world.pass(120).await;
     world.pass(300).await;
     world.alert("api", Firing).await;
     let incidents = world.incidents().await;
     assert_eq!((incidents.len(), incidents[0].state, incidents[0].reopened), (1, IncidentState::Open, 1));
-    world.pass(10).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(10, "api").await;
     world.pass(120).await;
     world.pass(31 * 60).await;
     world.alert("api", Firing).await;
@@ -82,8 +79,7 @@ async fn the_same_firing_after_a_resolve_is_looked_at_again_after_two_minutes() 
     let world = World::new("observe").await;
     let firing = world.sighting("api", Firing);
     world.hear(firing.clone()).await;
-    world.pass(30).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(30, "api").await;
     world.pass(5).await;
     world.hear(firing).await;
     assert_eq!(world.incidents().await[0].alerts_active, 0, "too soon to tell from a late copy");
@@ -101,8 +97,7 @@ async fn the_same_firing_with_another_text_after_a_resolve_is_looked_at_again_to
     };
     let firing = world.sighting("api", Firing);
     world.hear(at("91%", firing.clone())).await;
-    world.pass(30).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(30, "api").await;
     world.pass(5).await;
     world.hear(at("93%", firing)).await;
     assert_eq!(world.incidents().await[0].alerts_active, 0, "too soon to tell from a late copy");

@@ -42,8 +42,7 @@ async fn automatic_it_runs_at_once_and_cools_down_afterwards() {
     let world = World::new("auto").await;
     world.alert("api", Firing).await;
     assert_eq!((world.run().await.state, changes(&world)), (RunState::Succeeded, 1));
-    world.pass(60).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(60, "api").await;
     world.pass(120).await;
     world.alert("api", Firing).await;
     let held = world.runs().await.into_iter().find(|run| run.state == RunState::Held).expect("the second run is held");
@@ -108,8 +107,7 @@ async fn what_resolved_meanwhile_is_not_remedied() {
     let world = World::new("approve").await;
     world.alert("api", Firing).await;
     let approval = world.approval().await.id;
-    world.pass(10).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(10, "api").await;
     let outcome = world.act("ann", Verb::Approve { approval }).await;
     assert_eq!((outcome.code.as_str(), changes(&world)), ("superseded", 0));
     assert_eq!(world.run().await.state, RunState::Superseded);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use domain::act::Verb;
 use domain::action::ActionError;
-use domain::event::Status::{Firing, Resolved};
+use domain::event::Status::Firing;
 use domain::event::{Heartbeat, NewEvent};
 use domain::incident::IncidentState;
 use domain::run::RunState;
@@ -27,8 +27,7 @@ async fn set_back(world: &World) {
 async fn an_incident_that_got_quiet_meanwhile_resolves_and_closes_and_its_alert_may_fire_again() {
     let world = World::new("observe").await;
     world.alert("api", Firing).await;
-    world.pass(3600).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(3600, "api").await;
     set_back(&world).await;
     world.pass(120).await;
     world.pass(120).await;
@@ -36,8 +35,7 @@ async fn an_incident_that_got_quiet_meanwhile_resolves_and_closes_and_its_alert_
     world.alert("api", Firing).await;
     let incident = world.incidents().await.remove(0);
     assert_eq!((incident.state, incident.alerts_active), (IncidentState::Open, 1), "it is no late copy");
-    world.pass(60).await;
-    world.alert("api", Resolved).await;
+    world.resolve_after(60, "api").await;
     world.pass(120).await;
     world.pass(24 * 3600).await;
     assert_eq!(world.incidents().await[0].state, IncidentState::Closed);

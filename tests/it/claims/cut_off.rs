@@ -8,8 +8,7 @@ use harness::world::{Alert, SOON};
 use harness::{Proxy, eventually};
 use serde_json::json;
 
-use super::{lines, run_is, taken_over, through, tried, with_remedy};
-use crate::replicas::replica;
+use super::{lines, replicas, run_is, taken_over, through, tried, with_remedy};
 
 /// Longer than a claim is trusted without renewal, and shorter than anybody else waits before they take it.
 const PAST_TRUST: Duration = Duration::from_secs(11);
@@ -22,8 +21,8 @@ async fn a_holder_that_is_cut_off_begins_nothing_more() -> anyhow::Result<()> {
         let postgres = Postgres::start().await?;
         let database = postgres.create_database().await?;
         let wire = Proxy::start(postgres.port()).await?;
-        let (mut a, mut b) = (replica("a", &through(&database, &postgres, &wire))?, replica("b", &database)?);
-        let (ledger, dir) = (a.ledger()?, a.dir().to_owned());
+        let (mut a, mut b, ledger) = replicas(&through(&database, &postgres, &wire), &database)?;
+        let dir = a.dir().to_owned();
         // Only the first one who asks waits.
         let text = "#!/bin/sh\nmkdir \"$1\" 2>/dev/null || exit 0\nwhile [ ! -e \"$1/go\" ]; do sleep 0.1; done\n";
         let gate = a.script("gate", text)?;

@@ -11,8 +11,7 @@ use reqwest::Method;
 use rustix::process::{Pid, kill_process};
 use serde_json::{Value, json};
 
-use super::{holder, lines, pair, run_is, run_of, taken_over, the_run, tried, with_remedy, with_run};
-use crate::replicas::replica;
+use super::{lines, pair, replicas, run_is, run_of, taken_over, the_run, tried, under_way, with_remedy, with_run};
 
 /// Longer than a lease.
 const PAST_LEASE: Duration = Duration::from_secs(17);
@@ -24,8 +23,8 @@ async fn commands_whose_host_is_gone_are_left_alone_until_it_is_back() -> anyhow
     harness::rounds("replica killed, also with a shim, while its commands run", 1, async |tally| {
         let postgres = Postgres::start().await?;
         let database = postgres.create_database().await?;
-        let (mut a, mut b) = (replica("a", &database)?, replica("b", &database)?);
-        let (ledger, go) = (a.ledger()?, a.dir().join("go"));
+        let (mut a, mut b, ledger) = replicas(&database, &database)?;
+        let go = a.dir().join("go");
         let text = format!("#!/bin/sh\n'{}' \"$1\"\nwhile [ ! -e '{}' ]; do sleep 0.1; done\n", ledger.program.display(), go.display());
         let work = a.script("work", &text)?;
         for plan in [&mut a, &mut b] {
@@ -100,11 +99,8 @@ async fn commands_whose_host_is_gone_are_left_alone_until_it_is_back() -> anyhow
 async fn a_stopped_holder_loses_its_run_and_begins_nothing_when_it_goes_on() -> anyhow::Result<()> {
     harness::rounds("holder of a claim stopped past its lease", 1, async |tally| {
         let postgres = Postgres::start().await?;
-        let (a, b, ledger) = pair(&postgres, "6s").await?;
-        let database = a.config["store"]["url"].as_str().context("no address")?.to_owned();
-        let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
-        a.send(&[Alert::service_down()]).await?;
-        let name = holder(&a, &postgres, &database).await?;
+        let (a, b, ledger, database) = pair(&postgres, "6s").await?;
+        let (a, b, name) = under_way(a, b, &postgres, &database).await?;
         let (mut stopped, other) = if name == "a" { (a, b) } else { (b, a) };
         stopped.proc()?.signal(Signal::STOP)?;
         tally.faults += 1;

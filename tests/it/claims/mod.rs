@@ -8,7 +8,7 @@ mod renewal;
 
 use anyhow::ensure;
 use harness::peers::Postgres;
-use harness::world::{Ledger, Plan, SOON, World};
+use harness::world::{Alert, Ledger, Plan, SOON, World};
 use harness::{Proxy, eventually};
 use serde_json::{Value, json};
 
@@ -26,18 +26,32 @@ fn with_run(plan: &mut Plan, ledger: &Ledger, wait: &str) {
     }));
 }
 
-/// Two replicas, `a` and `b`, with the same rules and one ledger.
-pub(crate) async fn pair(postgres: &Postgres, wait: &str) -> anyhow::Result<(Plan, Plan, Ledger)> {
-    let database = postgres.create_database().await?;
-    let (mut a, mut b) = (replica("a", &database)?, replica("b", &database)?);
+/// Two replicas, `a` and `b`, each by its address of the database, and one ledger.
+fn replicas(of_a: &str, of_b: &str) -> anyhow::Result<(Plan, Plan, Ledger)> {
+    let (mut a, b) = (replica("a", of_a)?, replica("b", of_b)?);
     let ledger = a.ledger()?;
-    with_run(&mut a, &ledger, wait);
-    with_run(&mut b, &ledger, wait);
     Ok((a, b, ledger))
 }
 
+/// Two replicas with the same rules and one ledger, over a database of their own, whose address comes last.
+pub(crate) async fn pair(postgres: &Postgres, wait: &str) -> anyhow::Result<(Plan, Plan, Ledger, String)> {
+    let database = postgres.create_database().await?;
+    let (mut a, mut b, ledger) = replicas(&database, &database)?;
+    with_run(&mut a, &ledger, wait);
+    with_run(&mut b, &ledger, wait);
+    Ok((a, b, ledger, database))
+}
+
+/// Starts the pair and its run. Gives both and the name of who carries the run out.
+pub(crate) async fn under_way(a: Plan, b: Plan, postgres: &Postgres, database: &str) -> anyhow::Result<(World, World, String)> {
+    let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
+    a.send(&[Alert::service_down()]).await?;
+    let name = holder(&a, postgres, database).await?;
+    Ok((a, b, name))
+}
+
 /// Who carries the run out, once its second step is under way.
-pub(crate) async fn holder(world: &World, postgres: &Postgres, database: &str) -> anyhow::Result<String> {
+async fn holder(world: &World, postgres: &Postgres, database: &str) -> anyhow::Result<String> {
     eventually(SOON, async || {
         let run = the_run(world).await?;
         ensure!(run["attempts"].as_array().is_some_and(|all| all.iter().any(|one| one["step"] == "pause")), "it does not wait yet: {run}");

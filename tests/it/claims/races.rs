@@ -15,8 +15,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use store::Store;
 
-use super::with_remedy;
-use crate::replicas::replica;
+use super::{replicas, with_remedy};
 use crate::workers::open;
 
 /// How long a claim of the race holds.
@@ -126,8 +125,7 @@ async fn servers_that_race_carry_every_run_out_once() -> anyhow::Result<()> {
     harness::rounds("two servers race for runs, one is killed", 1, async |tally| {
         let postgres = Postgres::shared().await?;
         let database = postgres.create_database().await?;
-        let (mut a, mut b) = (replica("a", &database)?, replica("b", &database)?);
-        let ledger = a.ledger()?;
+        let (mut a, mut b, ledger) = replicas(&database, &database)?;
         for plan in [&mut a, &mut b] {
             let write = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": ["{{ params.n }}"] } });
             with_remedy(plan, "each", &json!([write]));

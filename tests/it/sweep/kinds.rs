@@ -12,13 +12,16 @@ const FIRST: &str = "first";
 const SECOND: &str = "second";
 const THIRD: &str = "third";
 
+type Parts = &'static [(&'static str, &'static [RunState])];
+type Next = fn(&Seen<'_>) -> Option<Deed>;
+
 /// One kind of run: its alerts, its route, its runbook and its target bear its name.
 pub(super) struct Kind {
     pub(super) name: &'static str,
     /// Its alerts, which ask for one run each, and how each run may end: in the first of these states, unless something comes in between.
-    pub(super) parts: &'static [(&'static str, &'static [RunState])],
+    pub(super) parts: Parts,
     /// What is done next about its runs as they stand.
-    next: fn(&Seen<'_>) -> Option<Deed>,
+    next: Next,
     /// What a person says of a step that nobody knows of, although it left its line.
     pub(super) says: Settlement,
     /// How a step does its work, in a word of the program.
@@ -130,8 +133,13 @@ const PLAIN: Kind = Kind {
     runbook: nothing,
 };
 
+/// A run that is over before it begins, because of what is done about it while it waits.
+const fn not_begun(name: &'static str, remedy: fn() -> Value, next: Next, ends: Parts) -> Kind {
+    Kind { name, parts: ends, next, remedy, ..PLAIN }
+}
+
 /// A step that its time limit ends, so that nobody knows of it, and what a person says then.
-const fn lost(name: &'static str, says: Settlement, ends: &'static [(&'static str, &'static [RunState])]) -> Kind {
+const fn lost(name: &'static str, says: Settlement, ends: Parts) -> Kind {
     Kind { name, says, parts: ends, work: "hangs", step: in_two_seconds, ..PLAIN }
 }
 
@@ -152,13 +160,7 @@ pub(super) const KINDS: &[Kind] = &[
         runbook: |stage, _| json!({ "verify": { "uses": "http.check", "with": { "url": stage.well }, "within": "60s", "every": "100ms" } }),
         ..PLAIN
     },
-    Kind {
-        name: "denied",
-        parts: &[(FIRST, &[Refused])],
-        next: |seen| seen.is(FIRST, AwaitingApproval).then_some(Deed::Deny(FIRST)),
-        remedy: asks_first,
-        ..PLAIN
-    },
+    not_begun("denied", asks_first, |seen| seen.is(FIRST, AwaitingApproval).then_some(Deed::Deny(FIRST)), &[(FIRST, &[Refused])]),
     Kind {
         name: "expired",
         parts: &[(FIRST, &[Refused])],
@@ -166,20 +168,8 @@ pub(super) const KINDS: &[Kind] = &[
         runbook: |_, _| json!({ "approval": { "roles": ["sre"], "expires": "2s" } }),
         ..PLAIN
     },
-    Kind {
-        name: "withdrawn",
-        parts: &[(FIRST, &[Superseded])],
-        next: |seen| seen.is(FIRST, AwaitingApproval).then_some(Deed::Resolve(FIRST)),
-        remedy: asks_first,
-        ..PLAIN
-    },
-    Kind {
-        name: "called-off",
-        parts: &[(FIRST, &[Cancelled])],
-        next: |seen| seen.is(FIRST, AwaitingApproval).then_some(Deed::Cancel(FIRST)),
-        remedy: asks_first,
-        ..PLAIN
-    },
+    not_begun("withdrawn", asks_first, |seen| seen.is(FIRST, AwaitingApproval).then_some(Deed::Resolve(FIRST)), &[(FIRST, &[Superseded])]),
+    not_begun("called-off", asks_first, |seen| seen.is(FIRST, AwaitingApproval).then_some(Deed::Cancel(FIRST)), &[(FIRST, &[Cancelled])]),
     Kind {
         name: "keeps-changing",
         parts: &[(FIRST, &[Cancelled])],
@@ -192,20 +182,8 @@ pub(super) const KINDS: &[Kind] = &[
         remedy: asks_first,
         ..PLAIN
     },
-    Kind {
-        name: "over-in-time",
-        parts: &[(FIRST, &[Superseded])],
-        next: |seen| seen.is(FIRST, Queued).then_some(Deed::Resolve(FIRST)),
-        remedy: waits_first,
-        ..PLAIN
-    },
-    Kind {
-        name: "stopped-in-time",
-        parts: &[(FIRST, &[Cancelled])],
-        next: |seen| seen.is(FIRST, Queued).then_some(Deed::Cancel(FIRST)),
-        remedy: waits_first,
-        ..PLAIN
-    },
+    not_begun("over-in-time", waits_first, |seen| seen.is(FIRST, Queued).then_some(Deed::Resolve(FIRST)), &[(FIRST, &[Superseded])]),
+    not_begun("stopped-in-time", waits_first, |seen| seen.is(FIRST, Queued).then_some(Deed::Cancel(FIRST)), &[(FIRST, &[Cancelled])]),
     // Two more wait for the target that the first one has; what one of them is for is over before it comes to that.
     Kind {
         name: "behind",

@@ -1,31 +1,33 @@
 //! A store, a worker, two actions, a chat and a clock.
 
+mod actions;
+mod room;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use domain::act::{Act, ActOutcome, Identity, Place, ReplyTo, Verb};
-use domain::action::{Action, ActionCatalogue, ActionCx, ActionError, ActionOutput, Effect, Risk};
+use domain::act::{Act, ActOutcome, Identity, Place, Verb};
+use domain::action::{ActionCatalogue, ActionError};
 use domain::button::ButtonKeys;
 use domain::card::{Card, Message};
-use domain::chat::{Capabilities, Chat, ChatError, Posting};
+use domain::chat::ChatError;
 use domain::event::{Delivery, NewEvent, Sighting, Status};
 use domain::id::StartId;
 use domain::inbox::Inbox;
 use domain::incident::Incident;
-use domain::plan::Target;
 use domain::redact::Redactor;
 use domain::rules::{RuleSet, compile};
 use domain::run::Run;
 use domain::time::{Clock, ManualClock};
 use harness::peers::Postgres;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 use store::{IncidentFilter, Options, RunFilter, Store};
 use tokio::sync::Semaphore;
 
 use crate::{Cx, Wake, Worker};
+use actions::{Actions, Change, Look};
+use room::Room;
 
 /// The rules that most tests begin with.
 pub(super) const RULES: &str = r#"
@@ -185,6 +187,12 @@ impl World {
         self.hear(self.sighting(service, status)).await;
     }
 
+    /// Time passes, and then the alert is over.
+    pub(super) async fn resolve_after(&self, seconds: i64, service: &str) {
+        self.pass(seconds).await;
+        self.alert(service, Status::Resolved).await;
+    }
+
     pub(super) async fn hear(&self, sighting: Sighting) {
         self.store_only(sighting).await;
         self.worker.settle().await.unwrap();
@@ -268,176 +276,4 @@ fn rules(text: &str, actions: &dyn ActionCatalogue) -> RuleSet {
     compile(&[("rules.yaml".to_owned(), text.to_owned())], actions).unwrap_or_else(|problems| {
         panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     })
-}
-
-struct Actions(Vec<Box<dyn Action>>);
-
-impl ActionCatalogue for Actions {
-    fn get(&self, name: &str) -> Option<&dyn Action> {
-        self.0.iter().map(AsRef::as_ref).find(|action| action.name() == name)
-    }
-
-    fn all(&self) -> Vec<&dyn Action> {
-        self.0.iter().map(AsRef::as_ref).collect()
-    }
-}
-
-/// Changes something, at most once.
-struct Change(Arc<Mutex<Script>>);
-
-#[async_trait]
-impl Action for Change {
-    fn name(&self) -> &'static str {
-        "test.change"
-    }
-
-    fn about(&self) -> &'static str {
-        "Counts."
-    }
-
-    fn schema(&self) -> schemars::Schema {
-        schemars::json_schema!({ "type": "object" })
-    }
-
-    fn risk(&self) -> Risk {
-        Risk::Disruptive
-    }
-
-    fn target_kinds(&self) -> &'static [&'static str] {
-        &["process"]
-    }
-
-    fn check(&self, _with: &Value, _target: Option<&Target>) -> Result<(), String> {
-        Ok(())
-    }
-
-    async fn run(&self, _cx: &ActionCx, _with: &Value) -> Result<ActionOutput, ActionError> {
-        let gate = {
-            let mut script = self.0.lock().unwrap();
-            script.changes += 1;
-            script.gate.clone()
-        };
-        if let Some(gate) = gate {
-            // Nobody may pass: it ends when it is closed.
-            drop(gate.acquire().await);
-        }
-        match self.0.lock().unwrap().change_fails.clone() {
-            Some(error) => Err(error),
-            None => Ok(ActionOutput { summary: "changed".to_owned(), ..ActionOutput::default() }),
-        }
-    }
-}
-
-/// Looks whether it helped.
-struct Look(Arc<Mutex<Script>>);
-
-#[async_trait]
-impl Action for Look {
-    fn name(&self) -> &'static str {
-        "test.look"
-    }
-
-    fn about(&self) -> &'static str {
-        "Looks."
-    }
-
-    fn schema(&self) -> schemars::Schema {
-        schemars::json_schema!({ "type": "object" })
-    }
-
-    fn risk(&self) -> Risk {
-        Risk::Read
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::ReadOnly
-    }
-
-    fn target_kinds(&self) -> &'static [&'static str] {
-        &["process"]
-    }
-
-    fn check(&self, _with: &Value, _target: Option<&Target>) -> Result<(), String> {
-        Ok(())
-    }
-
-    async fn run(&self, _cx: &ActionCx, _with: &Value) -> Result<ActionOutput, ActionError> {
-        if self.0.lock().unwrap().healthy {
-            return Ok(ActionOutput { summary: "it answers".to_owned(), ..ActionOutput::default() });
-        }
-        Err(ActionError::Failed("it does not answer".to_owned()))
-    }
-}
-
-/// A chat that remembers, and takes no card of an incident that is not stored.
-struct Room(Arc<Mutex<Script>>, Store);
-
-#[async_trait]
-impl Chat for Room {
-    fn platform(&self) -> &'static str {
-        "slack"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { edit: true, buttons: true, threads: true, ephemeral: true, keyed_posts: false }
-    }
-
-    fn post_card<'a>(&'a self, channel: &str, card: &Card, delivery: &str) -> Posting<'a> {
-        let (place, card, delivery) =
-            (Place { channel: channel.to_owned(), message: format!("m{}", card.number) }, card.clone(), delivery.to_owned());
-        self.0.lock().unwrap().drawn += 1;
-        Box::pin(async move {
-            self.0.lock().unwrap().call()?;
-            self.0.lock().unwrap().posts.push(delivery);
-            assert!(self.1.read().await.unwrap().incident(card.incident).await.unwrap().is_some(), "nobody hears of what is not stored");
-            let mut script = self.0.lock().unwrap();
-            script.cards.push(card);
-            if script.answers_lost > 0 {
-                script.answers_lost -= 1;
-                return Err(ChatError::Ambiguous("the connection broke".to_owned()));
-            }
-            Ok(place)
-        })
-    }
-
-    async fn update_card(&self, at: &Place, card: &Card) -> Result<(), ChatError> {
-        let mut script = self.0.lock().unwrap();
-        script.call()?;
-        script.cards.push(card.clone());
-        script.edited_at.push(at.clone());
-        Ok(())
-    }
-
-    async fn post_thread(&self, _at: &Place, message: &Message, _delivery: &str) -> Result<(), ChatError> {
-        let mut script = self.0.lock().unwrap();
-        script.call()?;
-        script.thread.extend(message.text.lines().map(str::to_owned));
-        Ok(())
-    }
-
-    async fn post_message(&self, channel: &str, message: &Message, delivery: &str) -> Result<Place, ChatError> {
-        let mut script = self.0.lock().unwrap();
-        script.call()?;
-        script.messages.push(message.clone());
-        Ok(Place { channel: channel.to_owned(), message: delivery.to_owned() })
-    }
-
-    async fn reply(&self, _to: &ReplyTo, outcome: &ActOutcome) -> Result<(), ChatError> {
-        let mut script = self.0.lock().unwrap();
-        script.call()?;
-        script.replies.push(outcome.clone());
-        Ok(())
-    }
-
-    async fn find_post(&self, channel: &str, delivery: &str) -> Result<Option<Place>, ChatError> {
-        let mut script = self.0.lock().unwrap();
-        script.call()?;
-        script.looks += 1;
-        let found = script.posts.iter().any(|posted| posted == delivery);
-        Ok(found.then(|| Place { channel: channel.to_owned(), message: "m1".to_owned() }))
-    }
-
-    async fn probe(&self) -> Result<String, ChatError> {
-        Ok("fine".to_owned())
-    }
 }
