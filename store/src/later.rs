@@ -1,7 +1,8 @@
 //! Statements that wait to go to SQLite together with the next one. Every trip there wakes another thread and then this one, which takes longer
 //! than most statements do.
 
-use sqlx::{QueryBuilder, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
+use futures::TryStreamExt;
+use sqlx::{Either, Executor, QueryBuilder, SqlSafeStr, SqlStr, Sqlite, SqliteConnection};
 
 /// The table of the writing connection that takes no row: to insert one is how a statement that waits says that it found something else than it should.
 pub(crate) const UNEXPECTED: &str = "create temp table unexpected (row integer constraint not_as_expected check (false))";
@@ -13,7 +14,8 @@ pub(crate) const NOT_AS_EXPECTED: &str = "not_as_expected";
 pub(crate) struct Later {
     head: Head,
     sql: QueryBuilder<Sqlite>,
-    waits: bool,
+    /// How many there are, without those of the head.
+    statements: usize,
     binds: bool,
 }
 
@@ -39,6 +41,10 @@ impl Head {
             Self::ReleaseAndSavepoint => "release member;savepoint member;",
         }
     }
+
+    fn statements(self) -> usize {
+        self.sql().matches(';').count()
+    }
 }
 
 impl Later {
@@ -53,23 +59,23 @@ impl Later {
 
     /// Sets what goes first; nothing else may wait.
     pub(crate) fn begin(&mut self, head: Head) {
-        debug_assert!(!self.waits, "something waits that belongs to the transaction before");
+        debug_assert!(!self.waits(), "something waits that belongs to the transaction before");
         self.head = head;
     }
 
     /// Whether anything but the head waits.
     pub(crate) fn waits(&self) -> bool {
-        self.waits
+        self.statements > 0
     }
 
     /// Adds a statement, with its values if it has any.
     pub(crate) fn add(&mut self, binds: bool, statement: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
-        if !self.waits {
+        if !self.waits() {
             self.sql.push(self.head.sql());
         }
         statement(&mut self.sql);
         self.sql.push(";");
-        self.waits = true;
+        self.statements += 1;
         self.binds |= binds;
     }
 
@@ -102,7 +108,7 @@ impl Later {
     /// Everything, as one query.
     pub(crate) fn take(&mut self) -> QueryBuilder<Sqlite> {
         let mut all = std::mem::take(self);
-        if !all.waits {
+        if !all.waits() {
             all.sql.push(all.head.sql());
         }
         all.sql
@@ -110,9 +116,19 @@ impl Later {
 
     /// Carries out what waits.
     pub(crate) async fn settle(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<()> {
-        if self.waits || self.head != Head::None {
-            self.take().build().execute(conn).await?;
+        let mut left = self.head.statements() + self.statements;
+        if left == 0 {
+            return Ok(());
         }
+        let mut all = self.take();
+        let mut answers = conn.fetch_many(all.build());
+        // The last answer is the end: SQLite's thread says so in a second message, which would be waited for too.
+        while left > 0
+            && let Some(answer) = answers.try_next().await?
+        {
+            left -= usize::from(matches!(answer, Either::Left(_)));
+        }
+        debug_assert!(answers.try_next().await?.is_none(), "more answers than statements");
         Ok(())
     }
 
@@ -122,7 +138,7 @@ impl Later {
             self.settle(conn).await?;
         }
         let sql = sql.into_sql_str();
-        if !self.waits && self.head == Head::None {
+        if !self.waits() && self.head == Head::None {
             return Ok(sql);
         }
         let mut all = self.take();
