@@ -259,8 +259,10 @@ impl Executions {
             target.is_some_and(|(name, fence)| about.target.as_deref() == Some(name) && about.fence.is_none_or(|other| other < fence))
         };
         let older = |id: String| {
-            let folder = self.folders.of(&id).filter(|folder| id != cx.execution && !shim::is_over(folder))?;
-            let about = About::read(&folder).filter(|about| id.starts_with(&own) || late(about))?;
+            let ours = id.starts_with(&own);
+            // Of a command without a target nobody else's is older: many run at once, and none reads what the others are.
+            let folder = self.folders.of(&id).filter(|_| id != cx.execution && (ours || target.is_some()))?;
+            let about = About::read(&folder).filter(|about| ours || late(about)).filter(|_| !shim::is_over(&folder))?;
             Some((id, folder, about))
         };
         let ended = async {

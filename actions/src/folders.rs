@@ -64,8 +64,9 @@ impl Folders {
 
     /// The names of all executions whose folders are there.
     pub(crate) fn kept(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.home).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with(WAITS)).collect()
+        let entries = fs::read_dir(&self.home).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with(WAITS)).collect()
     }
 
     /// A folder in which nothing is known of this execution.
