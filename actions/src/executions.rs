@@ -118,7 +118,8 @@ impl Executions {
                 }
             }
             None => {
-                let left = about.map(|about| remains(id, about.pid)).unwrap_or_default();
+                let Some(shim) = about.map(|about| about.pid) else { return self.folders.forget(&folder) };
+                let left = remains(id, shim);
                 if left.is_empty() {
                     return self.folders.forget(&folder);
                 }
@@ -127,7 +128,8 @@ impl Executions {
                     pids = pids(&left),
                     "its shim was killed and nobody waits for this command any more: it is ended"
                 );
-                left.iter().for_each(|process| process.signal(Signal::TERM));
+                let id = id.to_owned();
+                tokio::spawn(proc::end_all(program::GRACE, move || remains(&id, shim)));
             }
         }
     }
@@ -135,10 +137,7 @@ impl Executions {
     async fn begin(&self, cx: &ActionCx, what: Invocation, limit: Duration) -> Result<Finished, ProgramError> {
         let not_started = |error: io::Error| ProgramError::NotStarted { program: what.program.display().to_string(), error };
         let folder = self.folders.of(&cx.execution).ok_or_else(|| not_started(io::ErrorKind::InvalidInput.into()))?;
-        if let (Some(target), Some(fence)) = (&cx.target, cx.fence) {
-            self.raise(&target.name, fence).map_err(not_started)?;
-        }
-        self.end_older(cx).await.map_err(not_started)?;
+        self.take_over(cx).await.map_err(not_started)?;
         // Whatever is there was never told to do anything: no intent was stored for it, or its shim left no mark.
         self.forget(&cx.execution);
         self.folders.make(&folder).map_err(not_started)?;
@@ -249,6 +248,14 @@ impl Executions {
         let new = self.folders.home().join("fences.new");
         fs::write(&new, serde_json::to_vec(&fences)?)?;
         folders::put(&new, &file)
+    }
+
+    /// Before something else begins on a target: nobody who comes later with a lower fence begins on it, and what was under way has ended.
+    pub(crate) async fn take_over(&self, cx: &ActionCx) -> io::Result<()> {
+        if let (Some(target), Some(fence)) = (&cx.target, cx.fence) {
+            self.raise(&target.name, fence)?;
+        }
+        self.end_older(cx).await
     }
 
     /// Ends what this run's earlier steps, and earlier runs on its target, still do; nothing begins before it is gone.

@@ -63,9 +63,12 @@ impl<'a> Service<'a> {
 
     /// Restarts it; returns a line for people.
     pub(crate) async fn restart(&self, tools: &Tools, cx: &ActionCx) -> Result<(String, Value), ActionError> {
-        let limit = tools.time_left(cx);
         match self {
             Service::Process(target) => {
+                // Those of the other kinds are told under a shim, which looks by itself.
+                let free = tools.settings.executions.take_over(cx).await;
+                free.map_err(|error| ActionError::Failed(format!("cannot restart {}: {error}", target.name)))?;
+                let limit = tools.time_left(cx);
                 // The supervisor carries it through in any case, so what is not seen in time is not known.
                 let restarted = tokio::time::timeout(limit, tools.settings.supervisor.restart(target)).await;
                 let status =

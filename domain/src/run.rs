@@ -98,8 +98,6 @@ pub enum RunState {
     Failed,
     /// A person stopped it.
     Cancelled,
-    /// It took too long.
-    TimedOut,
     /// A guard or a person said no.
     Refused,
     /// What it was for is over, or has changed.
@@ -120,7 +118,6 @@ impl RunState {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
-            Self::TimedOut => "timed_out",
             Self::Refused => "refused",
             Self::Superseded => "superseded",
             Self::Unknown => "unknown",
@@ -134,17 +131,15 @@ impl RunState {
 
     /// Whether `next` may follow. The table of the run's state machine.
     pub fn may_become(self, next: Self) -> bool {
-        use RunState::{
-            AwaitingApproval, Cancelled, Failed, Held, Queued, Refused, Running, Succeeded, Superseded, TimedOut, Unknown, Verifying,
-        };
+        use RunState::{AwaitingApproval, Cancelled, Failed, Held, Queued, Refused, Running, Succeeded, Superseded, Unknown, Verifying};
         match self {
             Held => matches!(next, AwaitingApproval | Queued | Refused | Superseded | Cancelled),
             AwaitingApproval => matches!(next, Held | Queued | Refused | Superseded | Cancelled),
             Queued => matches!(next, Held | AwaitingApproval | Running | Refused | Superseded | Cancelled),
-            Running => matches!(next, Verifying | Succeeded | Failed | TimedOut | Cancelled | Unknown),
-            Verifying => matches!(next, Succeeded | Failed | TimedOut | Cancelled),
-            Unknown => matches!(next, Running | Verifying | Failed | Cancelled),
-            Succeeded | Failed | Cancelled | TimedOut | Refused | Superseded => false,
+            Running => matches!(next, Verifying | Succeeded | Failed | Cancelled | Unknown),
+            Verifying => matches!(next, Succeeded | Failed | Cancelled),
+            Unknown => matches!(next, Running | Failed | Cancelled),
+            Succeeded | Failed | Cancelled | Refused | Superseded => false,
         }
     }
 }

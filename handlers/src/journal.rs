@@ -93,8 +93,11 @@ pub(crate) async fn go_on(batch: &mut Batch<'_>, mut run: Run, (state, reason): 
 /// Writes the end of an attempt, less the secrets that may stand in it.
 async fn end_attempt(batch: &mut Batch<'_>, row: &mut Attempt, (state, output, error): &Told) -> Result<(), store::Error> {
     let redact = |text: &str| batch.cx.redactor.redact(text).into_owned();
+    // What stays unknown has been so since it was first.
+    if (row.state, *state) != (AttemptState::Unknown, AttemptState::Unknown) {
+        row.finished_at = Some(batch.now);
+    }
     row.state = *state;
-    row.finished_at = Some(batch.now);
     row.error = error.as_deref().map(redact);
     row.output = output.as_ref().map(|output| {
         let mut data = output.data.clone();

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use domain::chat::Chat;
 use futures::future::join_all;
-use store::Store;
+use metrics::{Unit, describe_gauge, gauge};
+use store::{Depths, Store};
 use webhook_gateway::{Check, HealthProbe};
 
 use crate::bus::{Link, can_keep};
@@ -35,6 +36,7 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) fn new(store: Store, chats: Vec<Arc<dyn Chat>>, bus: Option<Link>, kept: Option<Ingest>) -> Self {
+        describe();
         Self { store, chats, bus, kept, asked: Mutex::default() }
     }
 
@@ -74,15 +76,18 @@ impl Probe {
         Check { name: "ingest".to_owned(), critical: true, ok, detail }
     }
 
+    /// What waits in the store, which its gauges show from now on.
+    async fn count(&self) -> Result<Depths, store::Error> {
+        let depths = self.store.read().await?.depths().await?;
+        show(&depths);
+        Ok(depths)
+    }
+
     /// What waits in the store, and whether cards reach their channels.
     async fn depths(&self) -> [Check; 2] {
-        let depths = match self.store.read().await {
-            Ok(mut tx) => tx.depths().await,
-            Err(error) => Err(error),
-        };
+        let depths = self.count().await;
         let cards = match &depths {
             Ok(depths) => {
-                metrics::gauge!("watchkeeper_cards_late").set(depths.cards_late as f64);
                 let late = format!("{} cards did not reach their channel: the log says why, and each is tried again", depths.cards_late);
                 (depths.cards_late == 0, if depths.cards_late == 0 { "all cards reach their channels".to_owned() } else { late })
             }
@@ -91,8 +96,6 @@ impl Probe {
         let cards = Check { name: "cards".to_owned(), critical: false, ok: cards.0, detail: cards.1 };
         let (ok, detail) = match depths {
             Ok(depths) => {
-                metrics::gauge!("watchkeeper_queue_depth").set(depths.queue as f64);
-                metrics::gauge!("watchkeeper_jobs_waiting").set(depths.jobs_waiting as f64);
                 let slow = depths.oldest_event_age.is_some_and(|age| age.as_secs_f64() > OLDEST_EVENT_SECONDS);
                 let detail = format!(
                     "{} events and {} jobs wait, {} dead letters, {} dead jobs",
@@ -152,4 +155,31 @@ impl HealthProbe for Probe {
         }
         checks
     }
+
+    async fn measure(&self) {
+        if let Err(error) = self.count().await {
+            tracing::debug!(%error, "what waits cannot be counted: its gauges stay as they were");
+        }
+    }
+}
+
+/// Sets the gauges of what waits.
+fn show(depths: &Depths) {
+    gauge!("watchkeeper_queue_depth").set(depths.queue as f64);
+    gauge!("watchkeeper_jobs_waiting").set(depths.jobs_waiting as f64);
+    gauge!("watchkeeper_cards_late").set(depths.cards_late as f64);
+    gauge!("watchkeeper_runs_unknown").set(depths.runs_unknown as f64);
+    gauge!("watchkeeper_runs_unknown_oldest_seconds").set(depths.oldest_unknown_age.unwrap_or_default().as_secs_f64());
+}
+
+fn describe() {
+    describe_gauge!("watchkeeper_queue_depth", "Events that wait to be decided.");
+    describe_gauge!("watchkeeper_jobs_waiting", "Jobs that wait or are being carried out.");
+    describe_gauge!("watchkeeper_cards_late", "Cards that did not reach their channel for more than a minute.");
+    describe_gauge!("watchkeeper_runs_unknown", "Runs whose outcome nobody knows: their targets stay locked until a person settles them.");
+    describe_gauge!(
+        "watchkeeper_runs_unknown_oldest_seconds",
+        Unit::Seconds,
+        "How long the one of them that waits longest has waited; 0 if there is none."
+    );
 }

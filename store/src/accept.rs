@@ -90,6 +90,12 @@ impl Intake {
         answer.await.map_err(|_| InboxError::Unavailable("the store is closed".to_owned()))?
     }
 
+    /// How many wait for the one that is being stored.
+    #[cfg(test)]
+    pub(crate) fn in_line(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+
     pub(crate) fn start(core: Arc<Core>, max_waiting: usize) -> Self {
         let (line, mut arrivals) = mpsc::channel(max_waiting.max(1));
         tokio::spawn(async move {

@@ -114,7 +114,7 @@ impl Tx {
         let core = Arc::clone(&self.core);
         let over = |(id, _, until): &(String, i64, i64)| {
             let unchanged = core.sightings.unchanged(&format!("job {id}"), *until);
-            if core.server_time { is_over(*until, now, unchanged, lease) } else { *until < now }
+            if core.server_time() { is_over(*until, now, unchanged, lease) } else { *until < now }
         };
         let keys: Vec<String> = claims.iter().map(|(id, ..)| format!("job {id}")).collect();
         self.core.sightings.keep("job ", &keys);
@@ -168,7 +168,7 @@ impl Store {
         // Looking does not disturb the writer.
         let mut look = self.glance().await?;
         let now = look.db_now().await?;
-        let shared = look.is_postgres() && (!self.core.server_time || self.core.sightings.is_time(LOOK));
+        let shared = look.is_postgres() && (!self.core.server_time() || self.core.sightings.is_time(LOOK));
         let over = if shared { look.lapsed(now, lease).await? } else { Vec::new() };
         let mut due = look.due(now, &unwanted(most)).await?;
         drop(look);

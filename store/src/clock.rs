@@ -76,7 +76,7 @@ fn timestamp(micros: i64) -> Result<Timestamp, Error> {
 impl Tx {
     /// The time by which leases are judged and jobs become due, in microseconds: PostgreSQL's own, asked now; on SQLite this process's.
     pub(crate) async fn db_now(&mut self) -> Result<i64, Error> {
-        if !self.core.server_time {
+        if !self.core.server_time() {
             return Ok(micros(self.core.clock.now()));
         }
         let found: Option<(i64,)> = row!(self, SERVER_NOW);

@@ -1,9 +1,13 @@
 //! How much waits: for metrics and `/readyz`.
 
-use jiff::SignedDuration;
+use std::collections::BTreeMap;
 
-use crate::codec::micros;
-use crate::tx::row;
+use domain::run::Attempt;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::codec::{from_doc, micros};
+use crate::runs::ACTIVE;
+use crate::tx::{row, rows};
 use crate::{Error, Tx};
 
 /// How much waits, and for how long.
@@ -27,6 +31,8 @@ pub struct Depths {
     pub runs_active: i64,
     /// Those of them whose outcome nobody knows.
     pub runs_unknown: i64,
+    /// How long the one of them that waits longest has waited for a person.
+    pub oldest_unknown_age: Option<SignedDuration>,
 }
 
 impl Tx {
@@ -59,6 +65,7 @@ impl Tx {
         let oldest = in_queue.into_iter().chain(left).min();
         let (jobs_waiting, due, jobs_dead, cards_late) = jobs.unwrap_or_default();
         let (runs_active, runs_unknown) = runs.unwrap_or_default();
+        let unknown_since = if runs_unknown > 0 { self.unknown_since().await?.map(micros) } else { None };
         Ok(Depths {
             queue: queue + unopened,
             oldest_event_age: age(oldest),
@@ -69,6 +76,29 @@ impl Tx {
             dead_letters: letters.unwrap_or_default().0,
             runs_active,
             runs_unknown,
+            oldest_unknown_age: age(unknown_since),
         })
     }
+
+    /// Since when people are asked about the run that waits longest: it became unknown with its newest attempt that is.
+    async fn unknown_since(&mut self) -> Result<Option<Timestamp>, Error> {
+        let found: Vec<(String, String)> = rows!(self, sqlx::AssertSqlSafe(unknown().as_str()));
+        let mut newest: BTreeMap<String, Attempt> = BTreeMap::new();
+        for (run, doc) in found {
+            let attempt: Attempt = from_doc("attempts", &run, &doc)?;
+            let place = |attempt: &Attempt| (attempt.index, attempt.attempt);
+            if newest.get(&run).is_none_or(|known| place(known) < place(&attempt)) {
+                newest.insert(run, attempt);
+            }
+        }
+        Ok(newest.into_values().filter_map(|attempt| attempt.finished_at).min())
+    }
+}
+
+/// The unknown attempts of unknown runs. An aborted run keeps its own for ever, so the runs are looked at first: SQLite keeps the order of a cross join.
+pub(crate) fn unknown() -> String {
+    format!(
+        "select a.run_id, a.doc from runs r cross join attempts a \
+         where a.run_id = r.id and r.{ACTIVE} and r.state = 'unknown' and a.state = 'unknown'"
+    )
 }

@@ -32,7 +32,7 @@ impl Store {
         // On SQLite whoever else held it is no more: the file is ours. Zero says that it was given back.
         let free = ours || held_until == 0 || !tx.is_postgres() || {
             let unchanged = self.core.sightings.unchanged(&format!("lease {name}"), stamp);
-            if self.core.server_time { is_over(held_until, now, unchanged, lease) } else { held_until < now }
+            if self.core.server_time() { is_over(held_until, now, unchanged, lease) } else { held_until < now }
         };
         if !free {
             return Ok(None);

@@ -58,9 +58,7 @@ pub(crate) struct Core {
     pub(crate) start: StartId,
     pub(crate) audit_keys: AuditKeys,
     pub(crate) changes: broadcast::Sender<Change>,
-    /// Whether leases are judged by the database's clock.
-    pub(crate) server_time: bool,
-    /// The same clock as `clock`, where it is the server's.
+    /// The same clock as `clock`, where it is the server's: leases are judged by it then.
     pub(crate) server_clock: Option<Arc<ServerClock>>,
     pub(crate) sightings: Sightings,
     /// The way to other replicas; on PostgreSQL alone.
@@ -93,44 +91,23 @@ impl Store {
     /// [`Error::Config`] says what to change; [`Error::Unavailable`] if the database cannot be reached.
     pub async fn open(options: Options) -> Result<Self, Error> {
         let mut ear = None;
-        let (mut clock, mut server_clock) = (options.clock, None);
-        let server_time = options.url.starts_with("postgres") && !clock.is_manual();
+        let mut server_clock = None;
         let (database, durability) = if let Some(path) = options.url.strip_prefix("sqlite:") {
             let (file, promise) = SqliteFile::open(path.strip_prefix("//").unwrap_or(path)).await?;
             (Database::Sqlite(file), promise)
         } else if options.url.starts_with("postgres:") || options.url.starts_with("postgresql:") {
             let (server, host, promise) = Server::open(&options.url).await?;
             let mut first = Ear::first(&host, &options.instance).await?;
-            if server_time {
-                let heard = Arc::new(first.clock().await?);
-                (clock, server_clock) = (heard.clone(), Some(heard));
+            if !options.clock.is_manual() {
+                server_clock = Some(Arc::new(first.clock().await?));
             }
             ear = Some((first, host));
             (Database::Postgres(Arc::new(server)), promise)
         } else {
             return Err(Error::Config("the store's address must begin with sqlite: or postgres://".to_owned()));
         };
-        let audit_keys = AuditKeys::new(options.audit_keys).map_err(Error::Config)?;
-        let core = Arc::new(Core {
-            database,
-            clock,
-            instance: options.instance,
-            start: options.start,
-            audit_keys,
-            changes: broadcast::channel(1024).0,
-            server_time,
-            server_clock,
-            sightings: Sightings::default(),
-            link: OnceLock::new(),
-            publishes: AtomicBool::new(false),
-            screens: Arc::default(),
-            last_number: Mutex::default(),
-            decider: Mutex::default(),
-            unopened: Unopened::default(),
-            met: Met::default(),
-            last_event: AtomicI64::default(),
-            durability,
-        });
+        let max_waiting = options.max_waiting;
+        let core = Core::new(options, database, server_clock, durability)?;
         // A name that a living process has as well says nothing about whose claims those are.
         if ear.as_ref().is_none_or(|(ear, _)| ear.alone) {
             core.free_left_over().await?;
@@ -148,8 +125,7 @@ impl Store {
             };
             let _set_once = core.link.set(Link::start(ends, ear, host));
         }
-        let (intake, ends) = (accept::Intake::start(core.clone(), options.max_waiting), ends::Ends::start(core.clone()));
-        Ok(Self { core, intake, ends })
+        Ok(Self::of(core, max_waiting))
     }
 
     /// Opens the store only to look at it, beside a server that has it open or without one: nothing is changed, no tables are brought up to
@@ -162,31 +138,16 @@ impl Store {
             Some(path) => Database::Sqlite(SqliteFile::look(path.strip_prefix("//").unwrap_or(path)).await?),
             None => Database::Postgres(Arc::new(Server::look(&options.url).await?)),
         };
-        let audit_keys = AuditKeys::new(options.audit_keys).map_err(Error::Config)?;
-        let core = Arc::new(Core {
-            database,
-            clock: options.clock,
-            instance: options.instance,
-            start: options.start,
-            audit_keys,
-            changes: broadcast::channel(1).0,
-            server_time: false,
-            server_clock: None,
-            sightings: Sightings::default(),
-            link: OnceLock::new(),
-            publishes: AtomicBool::new(false),
-            screens: Arc::default(),
-            last_number: Mutex::default(),
-            decider: Mutex::default(),
-            unopened: Unopened::default(),
-            met: Met::default(),
-            last_event: AtomicI64::default(),
-            durability: "opened to read only".to_owned(),
-        });
-        let (intake, ends) = (accept::Intake::start(core.clone(), options.max_waiting), ends::Ends::start(core.clone()));
-        let store = Self { core, intake, ends };
+        let max_waiting = options.max_waiting;
+        let core = Core::new(options, database, None, "opened to read only".to_owned())?;
+        let store = Self::of(core, max_waiting);
         store.read().await?.is_of_this_version().await?;
         Ok(store)
+    }
+
+    fn of(core: Arc<Core>, max_waiting: usize) -> Self {
+        let (intake, ends) = (accept::Intake::start(core.clone(), max_waiting), ends::Ends::start(core.clone()));
+        Self { core, intake, ends }
     }
 
     /// Which database it is.
@@ -270,6 +231,35 @@ impl Store {
 }
 
 impl Core {
+    /// What a store begins with. Where the server tells the time, its clock takes the place of the one in `options`.
+    fn new(options: Options, database: Database, server_clock: Option<Arc<ServerClock>>, durability: String) -> Result<Arc<Self>, Error> {
+        let clock = server_clock.clone().map_or(options.clock, |clock| clock as Arc<dyn Clock>);
+        Ok(Arc::new(Self {
+            database,
+            clock,
+            instance: options.instance,
+            start: options.start,
+            audit_keys: AuditKeys::new(options.audit_keys).map_err(Error::Config)?,
+            changes: broadcast::channel(1024).0,
+            server_clock,
+            sightings: Sightings::default(),
+            link: OnceLock::new(),
+            publishes: AtomicBool::new(false),
+            screens: Arc::default(),
+            last_number: Mutex::default(),
+            decider: Mutex::default(),
+            unopened: Unopened::default(),
+            met: Met::default(),
+            last_event: AtomicI64::default(),
+            durability,
+        }))
+    }
+
+    /// Whether the database tells the time.
+    pub(crate) fn server_time(&self) -> bool {
+        self.server_clock.is_some()
+    }
+
     pub(crate) fn backend(&self) -> Backend {
         match self.database {
             Database::Sqlite(_) => Backend::Sqlite,

@@ -1,5 +1,6 @@
 //! Backups: made while the server works, refused when they are not whole, and used without anything happening twice.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -49,10 +50,18 @@ async fn nothing_happens_again(world: &World, approval: &str, ledger: &Ledger) -
     world.run_in("superseded", SOON).await?;
     let status = world.get("/automation").await?;
     ensure!(status["automation"]["paused"] == true, "{status}");
-    // The alert is repeated, and more is wanted: nothing starts before a person lets it.
-    world.send(&[Alert::service_down()]).await?;
-    // Time in which it could start.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    // The alert is repeated, and another one asks for the same: even if that is approved it is held, and nothing starts before a person lets it.
+    let again = Alert::service_down();
+    world.send(&[again.clone(), again.label("instance", "two")]).await?;
+    world.everything_is_decided(SOON).await?;
+    ensure!(approve(world, &pending(world).await?).await? == 200, "not approved");
+    eventually(SOON, async || {
+        let runs = world.runs().await?;
+        let states: BTreeSet<&str> = runs.iter().filter_map(|run| run["state"].as_str()).collect();
+        ensure!(runs.len() == 2 && states == ["held", "superseded"].into(), "{runs:#?}");
+        Ok(())
+    })
+    .await?;
     assert_eq!(ledger.lines(), ["once"]);
     Ok(())
 }

@@ -14,11 +14,13 @@ mod agents_order;
 mod agents_roll;
 #[cfg(test)]
 mod agents_secured;
+#[cfg(test)]
 mod agents_trust;
 #[cfg(test)]
 mod alertmanager;
 #[cfg(test)]
 mod audit;
+#[cfg(test)]
 mod audit_old;
 #[cfg(test)]
 mod backup;
@@ -50,6 +52,7 @@ mod doctor;
 mod hostile;
 #[cfg(test)]
 mod live;
+#[cfg(test)]
 mod live_elsewhere;
 #[cfg(test)]
 mod load;

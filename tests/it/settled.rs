@@ -87,6 +87,11 @@ async fn answers(world: &World, ledger: &Ledger, room: &impl Room) -> anyhow::Re
         })
         .await?;
         let path = format!("/runs/{}", run["id"].as_str().unwrap_or_default());
+        let gauges = async || {
+            anyhow::Ok((world.metric("watchkeeper_runs_unknown").await?, world.metric("watchkeeper_runs_unknown_oldest_seconds").await?))
+        };
+        let (unknown, waits) = gauges().await?;
+        ensure!(unknown == 1.0 && waits > 0.0, "{button}: {unknown} runs are unknown, for {waits} s");
 
         for (name, reason, why) in [("cleo", "I saw it", "it takes one of the roles"), ("ben", "  ", "Say why")] {
             let told = room.answer(name, button, reason).await?;
@@ -104,7 +109,7 @@ async fn answers(world: &World, ledger: &Ledger, room: &impl Room) -> anyhow::Re
             Ok(run)
         })
         .await?;
-        assert_eq!(states(&run), attempts, "{button}");
+        assert_eq!((gauges().await?, states(&run).as_slice()), ((0.0, 0.0), attempts), "{button}");
         assert_eq!(ledger.lines(), wanted, "{button}");
         let said = format!("ben says: {} (the box says so)", button.to_lowercase());
         let story = world.timeline(number).await?;

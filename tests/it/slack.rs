@@ -1,7 +1,5 @@
 //! The main job over Slack: an alert becomes one card, an entitled person presses, the remedy runs and is verified, the card closes.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use harness::fake::slack::{Config, FakeSlack, Message};
 use harness::world::{ANN, Alert, BEN, Plan, SOON, World};
@@ -122,8 +120,8 @@ async fn a_suggested_runbook_runs_at_a_press_of_its_button() -> anyhow::Result<(
     world.kill_service()?;
     world.send(&[Alert::service_down()]).await?;
     let card = card_with(&slack, "Run restart-service").await?;
-    // Time in which it could run.
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What it asks for is stored with the decision about it.
+    world.everything_is_decided(SOON).await?;
     assert!(world.runs().await?.is_empty(), "a suggestion runs nothing by itself");
     slack.click(BEN, &card, "Run restart-service", door(&world)).await?;
     slack.wait_for_ephemeral(BEN, |message| message.visible_text().contains("somebody else to approve"), SOON).await?;

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 pub trait HealthProbe: Send + Sync {
     /// One entry per dependency, in a fixed order. Should answer within a second: it is asked often.
     async fn checks(&self) -> Vec<Check>;
+
+    /// Brings the gauges of what waits up to date. `/metrics` asks for it, so that they hold where nobody asks for health.
+    async fn measure(&self);
 }
 
 /// How one dependency is.
@@ -94,6 +97,8 @@ mod tests {
             async fn checks(&self) -> Vec<Check> {
                 std::future::pending().await
             }
+
+            async fn measure(&self) {}
         }
         assert_eq!(overall(&ask(&Hangs, Duration::from_millis(20)).await), Health::Unhealthy);
     }

@@ -118,8 +118,8 @@ async fn without_a_stored_intent_nothing_runs() {
 #[tokio::test]
 async fn a_killed_shim_leaves_the_outcome_unknown_and_its_command_ends_before_another_begins() {
     let api = target("api", "process", json!({}));
-    // Another step of the same run, another run on the same target, and somebody who has to do with neither.
-    for next in ["step", "run", "other"] {
+    // Another step of the same run, another run on the same target by a command or by whoever runs the service, and somebody who has to do with neither.
+    for next in ["step", "run", "process", "systemd", "other"] {
         let world = World::new().await;
         let fence = |n: i64| Some(Fence { epoch: 1, n });
         let first = world.cx(Some(&api), Duration::from_secs(30));
@@ -134,11 +134,25 @@ async fn a_killed_shim_leaves_the_outcome_unknown_and_its_command_ends_before_an
         let later = match next {
             "step" => ActionCx { target: None, fence: None, execution: format!("{}-1-1", first.run), ..first.clone() },
             "run" => ActionCx { fence: fence(2), ..world.cx(Some(&api), Duration::from_secs(30)) },
+            "process" | "systemd" => {
+                super::script(world.dir.path(), "systemctl", "#!/bin/sh\n");
+                let service = target("api", next, json!({ "program": "/bin/sleep", "args": ["60"], "unit": "api" }));
+                ActionCx { fence: fence(2), ..world.cx(Some(&service), Duration::from_secs(30)) }
+            }
             _ => ActionCx { fence: fence(1), ..world.cx(Some(&target("db", "process", json!({}))), Duration::from_secs(30)) },
         };
-        let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
-        assert_eq!(world.action("command").run(&later, &quick).await.unwrap().data["stdout"], "done");
+        if matches!(next, "process" | "systemd") {
+            world.action("service.restart").run(&later, &json!({})).await.unwrap();
+        } else {
+            let quick = json!({ "program": "/usr/bin/printf", "args": ["done"] });
+            assert_eq!(world.action("command").run(&later, &quick).await.unwrap().data["stdout"], "done");
+        }
         assert_eq!(living(&mark(&world)) == 0, next != "other", "{next}");
+        if next == "process" {
+            let late = failed(world.action("command").run(&first, &with).await);
+            assert!(late.contains("a later run has api"), "{late}");
+            world.supervisor.stop(later.target.as_ref().unwrap()).await.unwrap();
+        }
         // One for which nobody waits any more is ended too.
         world.library.executions.give_up(&first.execution);
         until("it is gone", || living(&mark(&world)) == 0).await;
@@ -265,6 +279,32 @@ async fn end_the_deaf(by: By) {
     assert!(took >= Duration::from_millis(9_900) && took < Duration::from_secs(16), "{by:?}: {took:?}");
     assert_eq!(lines(&world), ["begun", "term"], "{by:?}");
     assert_eq!(living(&mark(&world)), 0, "{by:?}");
+}
+
+/// The same for what a killed shim left behind, when nobody waits for it any more.
+#[tokio::test]
+async fn what_a_killed_shim_left_and_nobody_waits_for_is_killed_ten_seconds_after_term() {
+    let world = World::new().await;
+    // With its shim the reader of its output is gone: what it prints would end it.
+    let text = "#!/bin/sh\nexec >/dev/null 2>&1\ntrap 'echo term >> $1' TERM\necho begun >> $1\nwhile :; do sleep 1; done\n";
+    let with = json!({
+        "program": "/bin/sh", "args": [super::script(world.dir.path(), "deaf", text), ledger(&world)], "env": { "MARK": world.dir.path() },
+    });
+    let cx = world.cx(None, Duration::from_secs(60));
+    begin_and_leave(&world, &cx, &with).await;
+    let shim = Stat::of(intended(&world).pid).unwrap();
+    shim.signal(Signal::KILL);
+    until("its shim is gone", || !Stat::of(shim.pid).is_some_and(|now| now.is(shim.pid, shim.start))).await;
+    let asked = Instant::now();
+    world.library.executions.give_up(&cx.execution);
+    until("it hears TERM", || lines(&world).len() == 2).await;
+    // The time that it has to end by itself.
+    tokio::time::sleep(Duration::from_secs(9).saturating_sub(asked.elapsed())).await;
+    assert!(living(&mark(&world)) > 0, "it was killed early");
+    until("it is killed", || living(&mark(&world)) == 0).await;
+    assert_eq!(lines(&world), ["begun", "term"]);
+    world.library.executions.give_up(&cx.execution);
+    assert_eq!(world.library.executions.kept(), Vec::<String>::new());
 }
 
 /// What forks faster than anybody reads `/proc`, deaf to TERM and away from its parents, is ended all the same, where control groups are ours to make.

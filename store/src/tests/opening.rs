@@ -272,6 +272,11 @@ async fn sqlite_finds_what_is_open_or_under_way_by_index() {
     assert_eq!(plan(&mut conn, &crate::attempts::unfinished()).await[0], "SCAN a USING INDEX attempts_unfinished");
     assert_eq!(plan(&mut conn, &crate::incidents::list(true)).await, ["SEARCH incidents USING INDEX incidents_open_number (number<?)"]);
     assert_eq!(plan(&mut conn, &crate::runs::list(true)).await, ["SCAN runs USING INDEX runs_active_id"]);
+    let of_unknown = plan(&mut conn, &crate::depths::unknown()).await;
+    assert!(
+        of_unknown[0].starts_with("SCAN r USING INDEX runs_active") && of_unknown[1].starts_with("SEARCH a USING INDEX"),
+        "{of_unknown:?}"
+    );
 }
 
 async fn plan(conn: &mut sqlx::SqliteConnection, sql: &str) -> Vec<String> {

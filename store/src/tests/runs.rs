@@ -110,6 +110,33 @@ on_both! {
         assert_eq!((depths.runs_active, depths.runs_unknown), (3, 1));
     }
 
+    async fn unknown_runs_wait_since_their_newest_unknown_attempt(world) {
+        let store = world.open("a").await;
+        let waits = async || {
+            let depths = store.read().await.unwrap().depths().await.unwrap();
+            (depths.runs_unknown, depths.oldest_unknown_age.map(|age| age.as_secs()))
+        };
+        assert_eq!(waits().await, (0, None));
+        // The last is over, as after an abort; what nobody knew of it stays.
+        let runs = [RunState::Unknown, RunState::Unknown, RunState::Failed].map(|state| Run { state, ..run(None, &[], world.now()) });
+        for (one, attempts) in runs.iter().zip([2, 1, 1]) {
+            for number in 1..=attempts {
+                world.clock.advance(SignedDuration::from_secs(60));
+                let mut row = attempt(one.id, 0, number, world.now());
+                commit(&store, async |tx| tx.start_attempt(&row, json!({})).await).await.unwrap();
+                (row.state, row.finished_at) = (AttemptState::Unknown, Some(world.now()));
+                commit(&store, async |tx| tx.finish_attempt(&row).await).await.unwrap();
+            }
+            commit(&store, async |tx| tx.insert_run(one).await).await.unwrap();
+        }
+        assert_eq!(waits().await, (2, Some(120)));
+        for (mut one, then) in runs.into_iter().zip([(1, Some(60)), (0, None)]) {
+            (one.state, one.version) = (RunState::Running, 2);
+            commit(&store, async |tx| tx.put_run(&one, 1).await).await.unwrap();
+            assert_eq!(waits().await, then);
+        }
+    }
+
     async fn a_targets_runs_are_found_for_its_cooldown(world) {
         let store = world.open("a").await;
         let start = world.now();

@@ -201,6 +201,19 @@ impl World {
         Ok(values.collect())
     }
 
+    /// Waits until nothing that came in waits for its decision.
+    ///
+    /// # Errors
+    /// If it does not come to that.
+    pub async fn everything_is_decided(&self, within: Duration) -> anyhow::Result<()> {
+        eventually(within, async || {
+            let waits = self.metric("watchkeeper_queue_depth").await?;
+            ensure!(waits == 0.0, "{waits} events are not decided");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until the supervised service answers, or does not.
     ///
     /// # Errors

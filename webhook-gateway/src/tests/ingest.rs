@@ -1,9 +1,12 @@
 //! What a sender may rely on: durable before 2xx, repeats recognised, and one answer for everybody who is not entitled.
 
+use anyhow::ensure;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, StatusCode};
 use base64::Engine as _;
 use domain::event::Payload;
+use harness::eventually;
+use harness::world::SOON;
 use serde_json::json;
 
 use super::world::{BEARER, World, call, post};
@@ -129,13 +132,12 @@ async fn refusals_are_counted_per_source_reason_and_minute_and_made_up_names_are
     world.send(post(PROD, &[], FIRING)).await;
     let wanted =
         [(("prod".to_owned(), "no_credentials".to_owned()), 1), (("unknown".to_owned(), "wrong_credentials".to_owned()), 5)].into();
-    for _ in 0..200 {
-        if world.refusals().await == wanted {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    assert_eq!(world.refusals().await, wanted);
+    let are_counted = async || {
+        let counted = world.refusals().await;
+        ensure!(counted == wanted, "{counted:?}");
+        Ok(())
+    };
+    eventually(SOON, are_counted).await.unwrap();
 }
 
 #[tokio::test]
@@ -145,13 +147,11 @@ async fn a_stop_writes_down_what_was_counted() {
     world.send(post(PROD, &[], FIRING)).await;
     assert!(world.refusals().await.is_empty());
     world.stopping.cancel();
-    for _ in 0..200 {
-        if !world.refusals().await.is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("the refusal was forgotten");
+    let is_written = async || {
+        ensure!(!world.refusals().await.is_empty(), "the refusal was forgotten");
+        Ok(())
+    };
+    eventually(SOON, is_written).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use bytes::Bytes;
+use harness::eventually;
+use harness::world::SOON;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -94,17 +97,14 @@ async fn connections_beyond_the_cap_are_closed_and_the_others_work_on() {
     let read = tokio::time::timeout(Duration::from_secs(5), third.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty() || read.is_err());
     drop(first);
-    for _ in 0..100 {
+    let place = async || {
         let mut again = served.connect().await;
-        let sent = again.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        again.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await?;
         let mut answer = [0; 15];
-        if sent.is_ok() && again.read_exact(&mut answer).await.is_ok() {
-            assert_eq!(&answer, b"HTTP/1.1 200 OK");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the place was not given back");
+        again.read_exact(&mut answer).await.context("the place was not given back")?;
+        Ok(answer)
+    };
+    assert_eq!(&eventually(SOON, place).await.unwrap(), b"HTTP/1.1 200 OK");
 }
 
 /// A body of about 30 MiB with few, large alerts: it is the reading that is tested, not the storing.

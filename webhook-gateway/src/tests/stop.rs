@@ -4,7 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::ensure;
 use domain::permission::Right;
+use harness::eventually;
+use harness::world::SOON;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -36,6 +39,27 @@ impl Served {
     pub(super) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
+
+    /// A delivery whose head was read and whose body is waited for: the server says so.
+    async fn begin(&self, length: usize) -> TcpStream {
+        let mut begun = self.connect().await;
+        let head = format!(
+            "POST /webhook/alertmanager HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {BEARER}\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+        );
+        begun.write_all(head.as_bytes()).await.unwrap();
+        let mut go_on = [0; 25];
+        begun.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        begun
+    }
+
+    async fn takes_nobody(&self) {
+        let refused = async || {
+            ensure!(TcpStream::connect(self.address).await.is_err(), "it takes new connections");
+            Ok(())
+        };
+        eventually(SOON, refused).await.unwrap();
+    }
 }
 
 impl Drop for Served {
@@ -51,37 +75,29 @@ async fn a_soft_stop_finishes_what_has_begun_and_ends_streams() {
     let mut stream = served.connect().await;
     let head = format!("GET /api/v1/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
-    let mut begun = served.connect().await;
+    let mut told = Vec::new();
+    while !String::from_utf8_lossy(&told).contains("text/event-stream") {
+        assert!(stream.read_buf(&mut told).await.unwrap() > 0, "{told:?}");
+    }
     let body = r#"{"alerts":[]}"#;
-    let head = format!(
-        "POST /webhook/alertmanager HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {BEARER}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    begun.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut begun = served.begin(body.len()).await;
 
     served.stop.soft.cancel();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(TcpStream::connect(served.address).await.is_err(), "no new connections");
+    served.takes_nobody().await;
     begun.write_all(body.as_bytes()).await.unwrap();
     let mut answer = String::new();
     begun.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    let mut told = String::new();
-    stream.read_to_string(&mut told).await.unwrap();
-    assert!(told.contains("text/event-stream"), "{told}");
+    stream.read_to_end(&mut told).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), &mut served.task).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hard_stop_waits_for_nobody() {
     let mut served = Served::start(World::new().await, Connections::default()).await;
-    let mut begun = served.connect().await;
-    let head = format!("POST /webhook/alertmanager HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {BEARER}\r\ncontent-length: 100\r\n\r\n");
-    begun.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let _begun = served.begin(100).await;
     served.stop.soft.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    served.takes_nobody().await;
     assert!(!served.task.is_finished());
     served.stop.hard.cancel();
     tokio::time::timeout(Duration::from_secs(5), &mut served.task).await.unwrap().unwrap().unwrap();
@@ -108,15 +124,14 @@ async fn certificates_are_read_again_when_the_files_change_and_a_bad_pair_change
     let (a, b) = (fixtures.join("a.crt"), fixtures.join("b.crt"));
     assert!(trusts(served.address, &a).await && !trusts(served.address, &b).await);
     put("b.crt", "crt");
+    // Time in which it could be taken.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(trusts(served.address, &a).await, "certificate b does not go with key a");
     put("b.key", "key");
-    for _ in 0..100 {
-        if trusts(served.address, &b).await {
-            assert!(!trusts(served.address, &a).await);
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the new certificate was not read");
+    let is_read = async || {
+        ensure!(trusts(served.address, &b).await, "the new certificate was not read");
+        Ok(())
+    };
+    eventually(SOON, is_read).await.unwrap();
+    assert!(!trusts(served.address, &a).await);
 }

@@ -302,6 +302,8 @@ impl HealthProbe for Probe {
     async fn checks(&self) -> Vec<Check> {
         self.0.clone()
     }
+
+    async fn measure(&self) {}
 }
 
 /// A chat platform that sends back what it was handed.

@@ -3,6 +3,7 @@
 use domain::action::ActionOutput;
 use domain::event::Status::Firing;
 use domain::run::{AttemptState, RunState, Settlement};
+use jiff::SignedDuration;
 
 use super::super::world::World;
 use super::{between_attempts, changes, locked, settle, unknown};
@@ -62,12 +63,15 @@ async fn a_verification_that_has_its_result_is_gone_on_from() {
 async fn what_is_heard_after_a_restore_is_kept_and_nothing_goes_on_by_it() {
     let world = unknown("").await;
     world.cx.store.begin_epoch(0).await.unwrap();
+    world.pass(60).await;
     let run = world.run().await;
     let attempt = || async { world.cx.store.read().await.unwrap().attempts(run.id).await.unwrap().remove(0) };
     let output = ActionOutput { summary: "exited with 0".to_owned(), text: "done".to_owned(), ..Default::default() };
     let told = (AttemptState::Succeeded, Some(output.clone()), None);
     crate::journal::found(&world.cx, attempt().await, told, &run.plan.steps[0]).await.unwrap();
     world.pass(60).await;
+    let depths = world.cx.store.read().await.unwrap().depths().await.unwrap();
+    assert_eq!(depths.oldest_unknown_age, Some(SignedDuration::from_secs(120)), "it waits since the restore");
     let (now, kept) = (world.run().await, attempt().await);
     assert_eq!((now.state, kept.state, kept.output, changes(&world)), (RunState::Unknown, AttemptState::Unknown, Some(output), 1));
     for text in [now.reason.unwrap(), kept.error.unwrap(), world.timeline().await.concat()] {

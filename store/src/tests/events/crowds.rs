@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use domain::event::Delivery;
 use domain::event::Status::{Firing, Resolved};
 use domain::id::IncidentId;
-use domain::inbox::{Inbox, InboxError};
+use domain::inbox::{Accepted, Inbox, InboxError};
 use jiff::SignedDuration;
+use tokio::task::JoinHandle;
 
 use super::super::make::{delivery, note, sighting, told};
 use super::super::{World, on_both};
@@ -26,18 +28,20 @@ on_both! {
         tx.commit().await.unwrap();
         let at = world.now();
         let gate = Blocked::new(&store).await;
+        // The others come while this one is stored, so they are stored together.
+        let first = at_the_front(&store, delivery("good", vec![sighting("first", Firing, at)], at)).await;
         let mut answers = Vec::new();
         for n in 0..20 {
             let (store, source) = (store.clone(), if n == 7 { "bad" } else { "good" });
             answers.push(tokio::spawn(async move { store.accept(delivery(source, vec![sighting(&n.to_string(), Firing, at)], at)).await }));
         }
-        // No sign shows that all of them wait.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        in_line(&store, 20).await;
         gate.open().await;
+        first.await.unwrap().unwrap();
         for (n, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.await.unwrap().is_ok(), n != 7, "{n}");
         }
-        assert_eq!(handle_all(&store).await.len(), 19);
+        assert_eq!(handle_all(&store).await.len(), 20);
     }
 
     async fn too_much_at_once_is_refused_and_nothing_accepted_is_lost(world) {
@@ -188,6 +192,26 @@ impl Blocked {
     }
 }
 
+/// Sends a delivery, and waits until it is the one that is being stored, which it is until the gate opens.
+async fn at_the_front(store: &Store, delivery: Delivery) -> JoinHandle<Result<Accepted, InboxError>> {
+    let sender = store.clone();
+    let mut first = Box::pin(async move { sender.accept(delivery).await });
+    let sent = tokio::time::timeout(Duration::ZERO, &mut first).await;
+    assert!(sent.is_err(), "it was not kept: {sent:?}");
+    in_line(store, 0).await;
+    tokio::spawn(first)
+}
+
+/// Waits until so many deliveries wait for the one that is being stored.
+async fn in_line(store: &Store, count: usize) {
+    let wait = async || {
+        let waiting = store.intake.in_line();
+        anyhow::ensure!(waiting == count, "{waiting} wait");
+        Ok(())
+    };
+    harness::eventually(Duration::from_secs(5), wait).await.unwrap();
+}
+
 /// On SQLite, where one delivery waits for the other.
 #[tokio::test]
 async fn an_act_whose_sender_gave_up_is_not_stored_later() {
@@ -195,12 +219,7 @@ async fn an_act_whose_sender_gave_up_is_not_stored_later() {
     let store = world.open("a").await;
     let fire = |name: &str| delivery("am", vec![sighting(name, Firing, world.now())], world.now());
     let busy = store.begin().await.unwrap();
-    let first = tokio::spawn({
-        let (store, first) = (store.clone(), fire("first"));
-        async move { store.accept(first).await }
-    });
-    // No sign shows that it is the one at the front.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let first = at_the_front(&store, fire("first")).await;
     let soon = |delivery| tokio::time::timeout(Duration::from_millis(100), store.accept(delivery));
     let act = note("n", IncidentId::new(world.now()), world.now());
     let (act, alert) = tokio::join!(soon(act), soon(fire("second")));
