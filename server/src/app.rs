@@ -323,6 +323,10 @@ fn gateway(
     let recorder = crate::recorder::install();
     let reloader = Arc::clone(reloader);
     let kept = intake(config, link, store);
+    let intake = match &kept {
+        Some(kept) => Arc::clone(kept) as Arc<dyn Inbox>,
+        None => Arc::new(store.clone()),
+    };
     Gateway {
         settings: GatewaySettings {
             sources,
@@ -333,7 +337,7 @@ fn gateway(
         },
         store: store.clone(),
         inbox: Arc::new(store.clone()),
-        intake: kept.clone().map_or_else(|| Arc::new(store.clone()) as Arc<dyn Inbox>, |kept| kept),
+        intake,
         rules: Arc::clone(rules),
         chat: platforms.routes.clone(),
         clock: Arc::clone(clock),

@@ -1,6 +1,7 @@
 //! A configuration of NATS that changed: consumers follow its subjects, messages its `map`, and what was on the stream is taken once.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use async_nats::jetstream::{self, consumer, stream};
@@ -64,6 +65,16 @@ async fn consumer(context: &jetstream::Context) -> anyhow::Result<consumer::Info
     Ok(context.get_stream("TASKS").await?.consumer_info("watchkeeper-tasks").await?)
 }
 
+/// Waits until the consumer hands out these.
+async fn follows(context: &jetstream::Context, subjects: &[&str]) -> anyhow::Result<()> {
+    eventually(SOON, async || {
+        let config = consumer(context).await?.config;
+        ensure!(config.filter_subjects == subjects || config.filter_subject == subjects.join(","), "{config:?}");
+        Ok(())
+    })
+    .await
+}
+
 /// How many messages this start of the server took.
 async fn took(world: &World, wanted: usize) -> anyhow::Result<()> {
     let count = world.count("watchkeeper_events_received_total").await?;
@@ -120,6 +131,42 @@ async fn a_subject_that_was_taken_away_is_not_taken_any_more_and_the_others_go_o
     took(&world, 2).await
 }
 
+/// It is killed at any place of that: while it takes what is there, while the consumer is made again, while it reads again.
+#[tokio::test]
+async fn a_server_that_is_killed_while_its_subjects_change_takes_everything_once() -> anyhow::Result<()> {
+    harness::rounds("server killed while its subjects change", 1, async |tally| {
+        let nats = Nats::start().await?;
+        let context = stream(&nats, stream::Config::default()).await?;
+        let messages: Vec<(&str, usize)> = (0..60).map(|id| (["task.created", "task.failed", "task.done"][id % 3], id)).collect();
+        let mut world = plan(&nats, &["task.created"])?.start().await?;
+        publish(&context, &messages).await?;
+        for subjects in [&["task.failed", "task.created"][..], &["task.failed"], &["task.*"]] {
+            // Until it has begun with what is there.
+            eventually(SOON, async || {
+                let pending = consumer(&context).await?.num_pending;
+                ensure!(pending < 20, "{pending} are not handed out");
+                Ok(())
+            })
+            .await?;
+            world.kill9()?;
+            restarted_with(&mut world, subjects).await?;
+            // It connects in this time, and sets the consumer up: another place in each round.
+            tokio::time::sleep(Duration::from_millis(tally.rounds * 13 % 200)).await;
+            world.kill9()?;
+            tally.faults += 2;
+            world.start().await?;
+        }
+        // What was under way comes again half a minute later.
+        let wanted: Vec<usize> = (0..60).collect();
+        tasks(&world, &context, &wanted).await?;
+        tally.lines += 60;
+        let lost = world.count("watchkeeper_nats_lost_messages_total").await?;
+        ensure!(lost < 0.5, "{lost} messages are told as lost");
+        Ok(())
+    })
+    .await
+}
+
 /// Such a stream forgets what nobody waits for: a consumer that is deleted would take everything with it.
 #[tokio::test]
 async fn streams_that_let_go_of_what_is_acknowledged_follow_too() -> anyhow::Result<()> {
@@ -127,11 +174,13 @@ async fn streams_that_let_go_of_what_is_acknowledged_follow_too() -> anyhow::Res
         let nats = Nats::start().await?;
         let context = stream(&nats, stream::Config { retention, ..Default::default() }).await?;
         let mut world = plan(&nats, &["task.created"])?.start().await?;
+        follows(&context, &["task.created"]).await?;
         publish(&context, &[("task.created", 1), ("task.failed", 2)]).await?;
         tasks(&world, &context, &[1]).await?;
         world.stop().await?;
         publish(&context, &[("task.created", 3), ("task.failed", 4)]).await?;
         restarted_with(&mut world, &["task.created", "task.failed"]).await?;
+        follows(&context, &["task.created", "task.failed"]).await?;
         publish(&context, &[("task.created", 5), ("task.failed", 6)]).await?;
         // What nobody subscribed to is not even kept by a stream of interest.
         let wanted: &[usize] = if retention == stream::RetentionPolicy::WorkQueue { &[1, 2, 3, 4, 5, 6] } else { &[1, 3, 5, 6] };

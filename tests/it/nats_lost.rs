@@ -10,11 +10,16 @@ use harness::world::{Alert, Plan, SOON, World, body};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::replicas::replica;
+
 const STREAM: &str = "WATCHKEEPER_INGEST";
 
 fn plan(nats: &Nats) -> anyhow::Result<Plan> {
-    let plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
-    Ok(plan.with(json!({ "nats": { "url": nats.url() }, "ingest": { "via": "jetstream", "replicas": 1 } })))
+    Ok(kept_by(nats, Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?))
+}
+
+fn kept_by(nats: &Nats, plan: Plan) -> Plan {
+    plan.with(json!({ "nats": { "url": nats.url() }, "ingest": { "via": "jetstream", "replicas": 1 } }))
 }
 
 async fn context(nats: &Nats) -> anyhow::Result<jetstream::Context> {
@@ -40,7 +45,7 @@ async fn told(world: &World) -> anyhow::Result<Value> {
 async fn a_stream_that_was_deleted_before_its_deliveries_were_taken_is_told() -> anyhow::Result<()> {
     let (mut postgres, nats) = (Postgres::start().await?, Nats::start().await?);
     let database = postgres.create_database().await?;
-    let mut plan = plan(&nats)?.with(json!({ "store": { "url": database } }));
+    let mut plan = kept_by(&nats, replica("a", &database)?);
     for expected in ["deliveries were lost", "store", "after_connect"] {
         plan = plan.allow(expected);
     }
@@ -133,10 +138,7 @@ async fn fill(world: &World) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_whose_stream_is_full_is_not_ready_until_there_is_room() -> anyhow::Result<()> {
-    for limits in [
-        stream::Config { max_messages: 5, ..Default::default() },
-        stream::Config { max_bytes: 20_000, ..Default::default() },
-    ] {
+    for limits in [stream::Config { max_messages: 5, ..Default::default() }, stream::Config { max_bytes: 20_000, ..Default::default() }] {
         let nats = Nats::start().await?;
         let context = context(&nats).await?;
         context.create_stream(keeps(limits)).await?;

@@ -59,10 +59,13 @@ mod tests {
 
     #[test]
     fn what_a_subject_covers() {
-        for (pattern, subject) in [("a.b", "a.b"), ("a.*", "a.b"), ("a.*", "a.*"), ("a.>", "a.b.c"), ("a.>", "a.*.c"), (">", "a"), (">", ">")] {
+        for (pattern, subject) in
+            [("a.b", "a.b"), ("a.*", "a.b"), ("a.*", "a.*"), ("a.>", "a.b.c"), ("a.>", "a.*.c"), (">", "a"), (">", ">")]
+        {
             assert!(covers(pattern, subject), "{pattern} {subject}");
         }
-        for (pattern, subject) in [("a.b", "a"), ("a", "a.b"), ("a.b", "a.*"), ("a.*", "a.>"), ("a.>", "a"), ("*", "a.b"), ("a.*.c", "a.>")] {
+        for (pattern, subject) in [("a.b", "a"), ("a", "a.b"), ("a.b", "a.*"), ("a.*", "a.>"), ("a.>", "a"), ("*", "a.b"), ("a.*.c", "a.>")]
+        {
             assert!(!covers(pattern, subject), "{pattern} {subject}");
         }
     }

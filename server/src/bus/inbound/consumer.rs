@@ -10,9 +10,15 @@ use super::{ACK_WAIT, Inbound, Looked};
 use crate::config::Subscription;
 
 impl Inbound {
-    /// Finds or makes it. Its subjects are set by each start of a server, once: of servers over one database the last one that started decides, so that
-    /// two of them with different configurations do not take it from each other again and again.
-    pub(super) async fn consumer(&self, source: &str, subscription: &Subscription, stream: Stream, started: bool) -> anyhow::Result<Looked> {
+    /// Finds or makes it. Its subjects are set by each start of a server, once: of servers over one database the last one that started decides, so
+    /// that two of them with different configurations do not take it from each other again and again.
+    pub(super) async fn consumer(
+        &self,
+        source: &str,
+        subscription: &Subscription,
+        stream: Stream,
+        started: bool,
+    ) -> anyhow::Result<Looked> {
         let wanted = Subjects::of(&subscription.subjects);
         let mark = Mark::load(&self.store, source).await?;
         let config = fresh(subscription, &wanted, &stream, mark.as_ref());
