@@ -144,8 +144,8 @@ impl App {
         }
 
         if let (Some(nats), Some(link), true) = (&config.nats, &link, roles.gateway) {
-            let inbound =
-                Inbound::new(nats.clone(), link.clone(), store.clone(), Arc::clone(&rules), Arc::clone(&clock), stop.soft.clone());
+            let (rules, sources, clock) = (Arc::clone(&rules), Arc::clone(&sources), Arc::clone(&clock));
+            let inbound = Inbound::new(nats.clone(), link.clone(), store.clone(), rules, sources, clock, stop.soft.clone());
             tasks.push(tokio::spawn(inbound.run()));
             if let Some(ingest) = &nats.ingest {
                 tasks.push(tokio::spawn(bus::Taker::new(ingest.clone(), link.clone(), store.clone(), stop.soft.clone()).run()));
@@ -212,12 +212,10 @@ fn outbound(config: &Config, link: Option<&Link>, store: &Store) -> Option<Arc<d
     Some(Arc::new(Outbound::new(publish, link?.clone(), config.server.public_url.clone())))
 }
 
-/// What keeps the sources' deliveries before they are answered.
-fn intake(config: &Config, link: Option<&Link>, store: &Store) -> Arc<dyn Inbox> {
-    match (config.nats.as_ref().and_then(|nats| nats.ingest.clone()), link) {
-        (Some(ingest), Some(link)) => Arc::new(bus::Intake::new(ingest, link.clone(), store.clone())),
-        _ => Arc::new(store.clone()),
-    }
+/// What keeps the sources' deliveries before they are answered, if that is not the store.
+fn intake(config: &Config, link: Option<&Link>, store: &Store) -> Option<Arc<bus::Intake>> {
+    let ingest = config.nats.as_ref()?.ingest.clone()?;
+    Some(Arc::new(bus::Intake::new(ingest, link?.clone(), store.clone())))
 }
 
 /// With a trusted proxy in front, and no TLS of our own, nobody else but this machine may connect.
@@ -324,7 +322,11 @@ fn gateway(
 ) -> Gateway {
     let recorder = crate::recorder::install();
     let reloader = Arc::clone(reloader);
-    let kept = config.nats.as_ref().and_then(|nats| nats.ingest.clone()).filter(|_| roles.gateway);
+    let kept = intake(config, link, store);
+    let intake = match &kept {
+        Some(kept) => Arc::clone(kept) as Arc<dyn Inbox>,
+        None => Arc::new(store.clone()),
+    };
     Gateway {
         settings: GatewaySettings {
             sources,
@@ -335,12 +337,12 @@ fn gateway(
         },
         store: store.clone(),
         inbox: Arc::new(store.clone()),
-        intake: intake(config, link, store),
+        intake,
         rules: Arc::clone(rules),
         chat: platforms.routes.clone(),
         clock: Arc::clone(clock),
         metrics: Arc::new(move || recorder.render()),
-        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), link.cloned(), kept)),
+        health: Arc::new(Probe::new(store.clone(), platforms.chats.clone(), link.cloned(), kept.filter(|_| roles.gateway))),
         console: ConsoleSettings { link_keys: session_keys.to_vec() },
         reload: Arc::new(move || {
             let reloader = Arc::clone(&reloader);

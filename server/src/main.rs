@@ -25,7 +25,8 @@ mod reload;
 mod roles;
 mod running;
 
-/// Also SQLite's. A decision makes many small things on several threads, which glibc's allocator does for a tenth of all time.
+/// A decision makes many small things on several threads, which took glibc's allocator a tenth of all time. C libraries keep glibc's: to take its place there
+/// meets whatever is preloaded (libfaketime waits for ever).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

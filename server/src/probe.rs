@@ -12,8 +12,7 @@ use metrics::{Unit, describe_gauge, gauge};
 use store::{Depths, Store};
 use webhook_gateway::{Check, HealthProbe};
 
-use crate::bus::{Link, can_keep};
-use crate::config::Ingest;
+use crate::bus::{Intake, Link};
 
 /// A platform is asked at most this often: probes are answered from the last answer in between.
 const CHAT_EVERY: Duration = Duration::from_secs(60);
@@ -30,12 +29,12 @@ pub(crate) struct Probe {
     chats: Vec<Arc<dyn Chat>>,
     bus: Option<Link>,
     /// Where deliveries are kept before they are answered, if that is not the store: then no delivery needs the store.
-    kept: Option<Ingest>,
+    kept: Option<Arc<Intake>>,
     asked: Mutex<Vec<(Instant, Check)>>,
 }
 
 impl Probe {
-    pub(crate) fn new(store: Store, chats: Vec<Arc<dyn Chat>>, bus: Option<Link>, kept: Option<Ingest>) -> Self {
+    pub(crate) fn new(store: Store, chats: Vec<Arc<dyn Chat>>, bus: Option<Link>, kept: Option<Arc<Intake>>) -> Self {
         describe();
         Self { store, chats, bus, kept, asked: Mutex::default() }
     }
@@ -66,10 +65,10 @@ impl Probe {
         self.of_store(ok, detail)
     }
 
-    /// Whether the stream that keeps deliveries is there and its servers answer for it.
-    async fn ingest(&self, kept: &Ingest, bus: &Link) -> Check {
-        let (ok, detail) = match tokio::time::timeout(PATIENCE, can_keep(kept, bus)).await {
-            Ok(Ok(())) => (true, format!("deliveries are kept on the stream {} before they are answered", kept.stream)),
+    /// Whether the stream that keeps deliveries is there, and its servers take what is put on it.
+    async fn ingest(kept: &Intake) -> Check {
+        let (ok, detail) = match tokio::time::timeout(PATIENCE, kept.can_keep()).await {
+            Ok(Ok(())) => (true, format!("deliveries are kept on the stream {} before they are answered", kept.stream())),
             Ok(Err(error)) => (false, format!("{error:#}")),
             Err(_) => (false, format!("NATS gives no answer within {PATIENCE:?}")),
         };
@@ -136,9 +135,9 @@ impl HealthProbe for Probe {
     async fn checks(&self) -> Vec<Check> {
         let chats = join_all(self.chats.iter().map(|chat| self.chat(chat)));
         let ingest = async {
-            match (&self.kept, &self.bus) {
-                (Some(kept), Some(bus)) => Some(self.ingest(kept, bus).await),
-                _ => None,
+            match &self.kept {
+                Some(kept) => Some(Self::ingest(kept).await),
+                None => None,
             }
         };
         // One that is slow must not hide the others.

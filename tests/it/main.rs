@@ -61,9 +61,13 @@ mod nats;
 #[cfg(test)]
 mod nats_away;
 #[cfg(test)]
+mod nats_changed;
+#[cfg(test)]
 mod nats_faults;
 #[cfg(test)]
 mod nats_kept;
+#[cfg(test)]
+mod nats_lost;
 #[cfg(test)]
 mod nats_out;
 #[cfg(test)]

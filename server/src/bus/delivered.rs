@@ -30,6 +30,10 @@ use super::outbound::is_absent;
 use super::{BusState, Link, RECONNECT};
 use crate::alone::alone;
 use crate::config::Ingest;
+use room::{Doubt, Room};
+
+mod lost;
+mod room;
 
 /// Subjects that sources are spread over.
 const LANES: u8 = 8;
@@ -50,11 +54,12 @@ pub(crate) struct Intake {
     link: Link,
     store: Store,
     seen: AtomicBool,
+    room: Room,
 }
 
 impl Intake {
     pub(crate) fn new(settings: Ingest, link: Link, store: Store) -> Self {
-        Self { settings, link, store, seen: AtomicBool::new(false) }
+        Self { settings, link, store, seen: AtomicBool::new(false), room: Room::default() }
     }
 
     async fn keep(&self, delivery: &Delivery) -> anyhow::Result<()> {
@@ -65,12 +70,37 @@ impl Intake {
             find_stream(&context, &self.settings).await?;
             self.seen.store(true, Ordering::Relaxed);
         }
-        let subject = format!("{}.{}", self.settings.stream, lane(&delivery.source));
         for message in written(delivery, most)? {
-            let message = PublishMessage::build().payload(message).expected_stream(&self.settings.stream);
-            context.send_publish(subject.clone(), message).await?.await.context("the stream did not take it")?;
+            self.publish(&context, &delivery.source, message).await?;
         }
         Ok(())
+    }
+
+    async fn publish(&self, context: &Context, source: &str, message: Bytes) -> anyhow::Result<()> {
+        let (size, subject) = (message.len(), format!("{}.{}", self.settings.stream, lane(source)));
+        let message = PublishMessage::build().payload(message).expected_stream(&self.settings.stream);
+        let answer = async { context.send_publish(subject, message).await?.await }.await;
+        self.room.note(size, &answer);
+        answer.map(drop).context("the stream did not take it")
+    }
+
+    /// The stream's name.
+    pub(crate) fn stream(&self) -> &str {
+        &self.settings.stream
+    }
+
+    /// Whether a delivery could be kept now.
+    ///
+    /// # Errors
+    /// If NATS cannot be reached, has no such stream and cannot make it, or the stream takes nothing.
+    pub(crate) async fn can_keep(&self) -> anyhow::Result<()> {
+        let context = jetstream::new(self.link.client().await?);
+        find_stream(&context, &self.settings).await?;
+        match self.room.doubt() {
+            Doubt::None => Ok(()),
+            Doubt::Refused(why) => Err(anyhow::anyhow!(why).context("the stream did not take it")),
+            Doubt::Try(size) => self.publish(&context, "", room::nobodys(size)?).await,
+        }
     }
 }
 
@@ -122,6 +152,7 @@ impl Taker {
             let (this, ours) = (Arc::clone(&self), ours.clone());
             lanes.spawn(async move { this.lane(lane, &ours).await });
         }
+        lanes.spawn(async move { self.watch(&ours).await });
         while lanes.join_next().await.is_some() {}
     }
 
@@ -195,6 +226,7 @@ impl Taker {
         let mut waiting = Vec::with_capacity(messages.len());
         for message in messages {
             match read(&message.payload) {
+                Ok(delivery) if room::is_nobodys(&delivery) => message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))?,
                 Ok(delivery) => {
                     let mut accepted = self.store.accept(delivery);
                     // It takes its place in the store's line now, and hears its answer later.
@@ -233,14 +265,6 @@ fn jiff_now(message: &jetstream::Message) -> Timestamp {
 
 fn lane(source: &str) -> u8 {
     ContentKey::of(&[source.as_bytes()]).0[0] % LANES
-}
-
-/// Whether a delivery could be kept now.
-///
-/// # Errors
-/// If NATS cannot be reached, or has no such stream and cannot make it.
-pub(crate) async fn can_keep(settings: &Ingest, link: &Link) -> anyhow::Result<()> {
-    find_stream(&jetstream::new(link.client().await?), settings).await.map(drop)
 }
 
 async fn find_stream(context: &Context, settings: &Ingest) -> anyhow::Result<stream::Stream> {

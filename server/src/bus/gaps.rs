@@ -1,10 +1,12 @@
-//! What a stream dropped before we read it: found by comparing how far we read with where the stream begins now.
+//! How far a stream was read, under which subjects; and what it dropped before that: found by comparing with where the stream begins now.
 
 use async_nats::jetstream::consumer::Info as ConsumerInfo;
 use async_nats::jetstream::stream::{Info as StreamInfo, RetentionPolicy};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::Store;
+
+use super::subjects::Subjects;
 
 /// How far a source's stream was read. Kept in the store, because the server's own memory of it goes when the consumer or the stream goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +15,25 @@ pub(super) struct Mark {
     pub(super) made: String,
     /// Everything up to this sequence is read, or was none of ours.
     pub(super) read: u64,
+    /// Ours: the subjects of the consumer that read it. None in marks that were kept before this was.
+    #[serde(default)]
+    subjects: Subjects,
+    /// What was read under other subjects, further than under these.
+    #[serde(default)]
+    before: Vec<Span>,
+}
+
+/// A part of a stream that is read: these subjects, up to this sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Span {
+    subjects: Subjects,
+    read: u64,
+}
+
+impl Span {
+    fn holds(&self, other: &Self) -> bool {
+        self.read >= other.read && self.subjects.cover_all(&other.subjects)
+    }
 }
 
 /// What was lost.
@@ -49,22 +70,51 @@ impl Mark {
     /// Compares what was read with what is there, and says how far it is read now. `stream` was asked for before `consumer`.
     pub(super) fn advance(kept: Option<&Mark>, stream: &StreamInfo, consumer: &ConsumerInfo) -> (Mark, Option<Gap>) {
         let (made, first) = (Self::made(stream), stream.state.first_sequence);
-        let floor = consumer.ack_floor.stream_sequence;
-        let (mut read, mut gap) = match kept {
+        let (floor, subjects) = (consumer.ack_floor.stream_sequence, Subjects::of_consumer(&consumer.config));
+        let fresh = |read| Mark { made: made.clone(), read, subjects: subjects.clone(), before: Vec::new() };
+        let (mut mark, mut gap) = match kept {
             // What was there before we first came is no loss.
-            None => (floor.max(first.saturating_sub(1)), None),
-            Some(kept) if kept.made == made => (kept.read.max(floor), None),
-            Some(_) => (floor, Some(Gap::MadeAnew)),
+            None => (fresh(first.saturating_sub(1)), None),
+            Some(kept) if kept.made == made => (kept.clone(), None),
+            Some(_) => (fresh(0), Some(Gap::MadeAnew)),
         };
+        let ours = mark.subjects.is_empty() || mark.subjects == subjects;
+        if ours {
+            mark.read = mark.read.max(floor);
+        }
         // In a stream of another policy, messages go because somebody is done with them.
-        if gap.is_none() && stream.config.retention == RetentionPolicy::Limits && first > read + 1 {
-            gap = Some(Gap::Dropped(read + 1, first - 1));
+        if gap.is_none() && stream.config.retention == RetentionPolicy::Limits && first > mark.read + 1 {
+            gap = Some(Gap::Dropped(mark.read + 1, first - 1));
         }
-        read = read.max(first.saturating_sub(1));
+        mark = mark.under(&subjects, first);
+        mark.read = mark.read.max(floor);
         if consumer.num_pending == 0 && consumer.num_ack_pending == 0 {
-            read = read.max(stream.state.last_sequence);
+            mark.read = mark.read.max(stream.state.last_sequence);
         }
-        (Mark { made, read }, gap)
+        (mark, gap)
+    }
+
+    /// The same for other subjects, of a stream that begins with `first`: how far all of them were read, and what of them is read beyond that.
+    pub(super) fn under(mut self, subjects: &Subjects, first: u64) -> Self {
+        let gone = first.saturating_sub(1);
+        if self.subjects.is_empty() {
+            self.subjects = subjects.clone();
+        }
+        if self.subjects != *subjects {
+            let mut spans = std::mem::take(&mut self.before);
+            let last = Span { subjects: std::mem::replace(&mut self.subjects, subjects.clone()), read: self.read };
+            spans.retain(|span| span.read > gone && !last.holds(span));
+            spans.push(last);
+            self.read = spans.iter().filter(|span| span.subjects.cover_all(subjects)).map(|span| span.read).max().unwrap_or(0);
+            self.before = spans;
+        }
+        self.read = self.read.max(gone);
+        self
+    }
+
+    /// Whether a message was read before the subjects changed.
+    pub(super) fn has_read(&self, subject: &str, sequence: u64) -> bool {
+        self.before.iter().any(|span| sequence <= span.read && span.subjects.cover(subject))
     }
 
     /// The mark of a source.
@@ -89,4 +139,53 @@ impl Mark {
 
 fn key(source: &str) -> String {
     format!("nats.read.{source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subjects(all: &[&str]) -> Subjects {
+        Subjects::of(&all.iter().map(|&subject| subject.to_owned()).collect::<Vec<_>>())
+    }
+
+    fn mark(read: u64, all: &[&str]) -> Mark {
+        Mark { made: "1".to_owned(), read, subjects: subjects(all), before: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_read_under_other_subjects_stays_read() {
+        let added = mark(10, &["a"]).under(&subjects(&["a", "b"]), 3);
+        assert_eq!(added.read, 2, "b is read from where the stream begins");
+        assert!(added.has_read("a", 10) && !added.has_read("a", 11) && !added.has_read("b", 10));
+        let fewer = mark(10, &["a.>"]).under(&subjects(&["a.b"]), 3);
+        assert_eq!(fewer.read, 10, "nothing of it is new");
+
+        // Away and there again: what came meanwhile is new.
+        let mut mark = mark(10, &["a", "b"]).under(&subjects(&["a"]), 0);
+        mark.read = 20;
+        let again = mark.under(&subjects(&["a", "b"]), 0);
+        assert_eq!(again.read, 10);
+        assert!(again.has_read("a", 20) && again.has_read("b", 10) && !again.has_read("b", 11));
+    }
+
+    #[test]
+    fn only_as_much_is_remembered_as_may_come_again() {
+        let mut mark = mark(10, &["a"]);
+        for round in 1..10 {
+            for all in [&["a", "b"][..], &["b"], &["c.*"], &["a"]] {
+                mark = mark.under(&subjects(all), 0);
+                mark.read = round * 100;
+            }
+        }
+        assert!(mark.before.len() <= 3, "{:?}", mark.before);
+        assert!(mark.under(&subjects(&["d"]), 10_000).before.len() <= 1);
+    }
+
+    #[test]
+    fn a_mark_that_was_kept_before_subjects_were_is_one_of_the_consumer() {
+        let old: Mark = serde_json::from_value(json!({ "made": "1", "read": 7 })).unwrap();
+        let now = old.under(&subjects(&["a"]), 0);
+        assert_eq!((now.read, now.before.len()), (7, 0));
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, AckKind};
 use domain::canonical::ContentKey;
@@ -17,11 +17,14 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use store::Store;
 use tokio_util::sync::CancellationToken;
-use webhook_gateway::sources::generic::map;
+use webhook_gateway::SourceTable;
+use webhook_gateway::sources::generic::{GenericMap, map};
 
 use super::gaps::{Gap, Mark};
 use super::{BusState, Link, RECONNECT, about_ourselves};
 use crate::config::{NatsConfig, Subscription};
+
+mod consumer;
 
 /// A message is offered this often before it is set aside.
 const MOST_DELIVERIES: i64 = 5;
@@ -36,6 +39,7 @@ pub(crate) struct Inbound {
     link: Link,
     store: Store,
     rules: Arc<ArcSwap<RuleSet>>,
+    sources: Arc<ArcSwap<SourceTable>>,
     clock: Arc<dyn Clock>,
     state: BusState,
     stop: CancellationToken,
@@ -47,11 +51,12 @@ impl Inbound {
         link: Link,
         store: Store,
         rules: Arc<ArcSwap<RuleSet>>,
+        sources: Arc<ArcSwap<SourceTable>>,
         clock: Arc<dyn Clock>,
         stop: CancellationToken,
     ) -> Self {
         let state = link.state();
-        Self { settings, link, store, rules, clock, state, stop }
+        Self { settings, link, store, rules, sources, clock, state, stop }
     }
 
     /// Runs until stopped.
@@ -66,10 +71,11 @@ impl Inbound {
     }
 
     async fn subscribe(&self, source: &str, subscription: &Subscription) {
+        let mut started = false;
         while !self.stop.is_cancelled() {
             self.state.set(source, Some("connecting".to_owned()));
             let ended = tokio::select! {
-                ended = self.consume(source, subscription) => ended,
+                ended = self.consume(source, subscription, &mut started) => ended,
                 () = self.stop.cancelled() => return,
             };
             if let Err(error) = ended {
@@ -81,40 +87,23 @@ impl Inbound {
     }
 
     /// Finds or makes the durable consumer, and takes messages until something breaks.
-    async fn consume(&self, source: &str, subscription: &Subscription) -> anyhow::Result<()> {
+    async fn consume(&self, source: &str, subscription: &Subscription, started: &mut bool) -> anyhow::Result<()> {
         let context = jetstream::new(self.link.client().await?);
         let stream = context.get_stream(&subscription.stream).await.with_context(|| {
             format!("stream {:?} is not there: create it, e.g. `nats stream add {}`", subscription.stream, subscription.stream)
         })?;
-        let made = Mark::made(stream.cached_info());
-        let kept = Mark::load(&self.store, source).await?;
-        // A consumer that vanished goes on where it was: what was read long ago is no news.
-        let deliver_policy = match &kept {
-            Some(mark) if mark.made == made && mark.read > 0 => DeliverPolicy::ByStartSequence { start_sequence: mark.read + 1 },
-            _ => DeliverPolicy::All,
-        };
-        let config = pull::Config {
-            durable_name: Some(subscription.durable.clone()),
-            filter_subjects: subscription.subjects.clone(),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: ACK_WAIT,
-            max_ack_pending: 1000,
-            deliver_policy,
-            ..pull::Config::default()
-        };
-        let consumer = stream.get_or_create_consumer(&subscription.durable, config).await.context("the consumer cannot be made")?;
-        let mut messages = consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
+        let mut looked = self.consumer(source, subscription, stream, *started).await?;
+        *started = true;
+        let mut messages = looked.consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
         self.state.set(source, None);
         tracing::info!(source, stream = %subscription.stream, "taking messages from NATS");
-        let mut looked = Looked { stream, consumer, mark: kept };
-        self.look(source, &mut looked).await?;
         let mut every = tokio::time::interval(LOOK);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // A missed heartbeat or a consumer that vanished ends the stream of messages: everything is set up afresh.
                 message = messages.next() => match message {
-                    Some(message) => self.take(source, subscription, &made, &message?).await?,
+                    Some(message) => self.take(source, subscription, &looked, &message?).await?,
                     None => bail!("the server ended the subscription"),
                 },
                 _ = every.tick() => self.look(source, &mut looked).await?,
@@ -150,12 +139,15 @@ impl Inbound {
     }
 
     /// Stores one message's events, then acknowledges; a lost acknowledgement brings it again, and it meets the same keys.
-    async fn take(&self, source: &str, subscription: &Subscription, made: &str, message: &jetstream::Message) -> anyhow::Result<()> {
+    async fn take(&self, source: &str, subscription: &Subscription, looked: &Looked, message: &jetstream::Message) -> anyhow::Result<()> {
         let info = message.info().map_err(|error| anyhow::anyhow!("a message without JetStream's reply subject: {error}"))?;
-        let now = self.clock.now();
+        if looked.mark.as_ref().is_some_and(|mark| mark.has_read(&message.subject, info.stream_sequence)) {
+            return message.ack().await.map_err(|error| anyhow::anyhow!("{error}"));
+        }
+        let (made, now) = (Mark::made(looked.stream.cached_info()), self.clock.now());
         let mapped = serde_json::from_slice::<serde_json::Value>(&message.payload)
             .map_err(|error| error.to_string())
-            .and_then(|body| map(&subscription.map, body, &headers(message), now).map_err(|error| error.to_string()));
+            .and_then(|body| map(&self.map(source, subscription), body, &headers(message), now).map_err(|error| error.to_string()));
         let sightings = match mapped {
             Ok(sightings) => sightings,
             Err(error) if info.delivered < MOST_DELIVERIES => {
@@ -177,6 +169,12 @@ impl Inbound {
         self.store.accept(delivery).await?;
         metrics::counter!("watchkeeper_events_received_total", "source" => source.to_owned()).increment(count);
         message.ack().await.map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
+    /// How the source's messages are read: as the configuration that is in force says, or as it last did if the source is not there any more.
+    fn map(&self, source: &str, subscription: &Subscription) -> Arc<GenericMap> {
+        let now = self.sources.load().get(source).and_then(|settings| settings.map.clone());
+        now.unwrap_or_else(|| Arc::clone(&subscription.map))
     }
 
     /// A message that nobody can read: kept, told as an incident about ourselves, and not offered again.

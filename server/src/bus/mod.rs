@@ -6,6 +6,7 @@ mod delivered;
 mod gaps;
 mod inbound;
 mod outbound;
+mod subjects;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +24,7 @@ use connect::Refused;
 
 pub(crate) use commands::{Call, Commands};
 pub(crate) use connect::connect;
-pub(crate) use delivered::{Intake, Taker, can_keep};
+pub(crate) use delivered::{Intake, Taker};
 pub(crate) use inbound::Inbound;
 pub(crate) use outbound::{Outbound, check_subjects};
 

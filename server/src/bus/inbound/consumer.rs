@@ -1,0 +1,73 @@
+//! The durable consumer of a subscription: found, or made where it was, with the subjects of the configuration.
+
+use anyhow::Context;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, FromConsumer, PullConsumer, pull};
+use async_nats::jetstream::stream::{RetentionPolicy, Stream};
+
+use super::super::gaps::Mark;
+use super::super::subjects::Subjects;
+use super::{ACK_WAIT, Inbound, Looked};
+use crate::config::Subscription;
+
+impl Inbound {
+    /// Finds or makes it. Its subjects are set by each start of a server, once: of servers over one database the last one that started decides, so
+    /// that two of them with different configurations do not take it from each other again and again.
+    pub(super) async fn consumer(
+        &self,
+        source: &str,
+        subscription: &Subscription,
+        stream: Stream,
+        started: bool,
+    ) -> anyhow::Result<Looked> {
+        let wanted = Subjects::of(&subscription.subjects);
+        let mark = Mark::load(&self.store, source).await?;
+        let config = fresh(subscription, &wanted, &stream, mark.as_ref());
+        let consumer = stream.get_or_create_consumer(&subscription.durable, config).await.context("the consumer cannot be made")?;
+        let mut looked = Looked { stream, consumer, mark };
+        // How far it was read is kept before anything is changed, and again under what is in force then.
+        self.look(source, &mut looked).await?;
+        if !started && Subjects::of_consumer(&looked.consumer.cached_info().config) != wanted {
+            tracing::info!(source, subjects = ?subscription.subjects, "the consumer follows the changed subjects");
+            looked.consumer = follow(subscription, &wanted, &looked).await.context("the consumer cannot follow the changed subjects")?;
+            self.look(source, &mut looked).await?;
+        }
+        Ok(looked)
+    }
+}
+
+/// Gives a consumer other subjects. It hands out nothing behind where it is, so one with new subjects is made again and begins with what of all of
+/// them may be unread; messages that were read under the old ones are known by the mark.
+async fn follow(subscription: &Subscription, wanted: &Subjects, looked: &Looked) -> anyhow::Result<PullConsumer> {
+    let (stream, info) = (&looked.stream, looked.consumer.cached_info());
+    // A stream of this kind keeps only what a consumer waits for: nothing lies behind, and without the consumer all of it would go.
+    let interest = stream.cached_info().config.retention == RetentionPolicy::Interest;
+    if interest || Subjects::of_consumer(&info.config).cover_all(wanted) {
+        let found = pull::Config::try_from_consumer_config(info.config.clone()).map_err(|error| anyhow::anyhow!("{error}"))?;
+        let config = pull::Config { filter_subject: String::new(), filter_subjects: wanted.to_vec(), ..found };
+        return Ok(stream.update_consumer(config).await?);
+    }
+    stream.delete_consumer(&subscription.durable).await?;
+    Ok(stream.create_consumer(fresh(subscription, wanted, stream, looked.mark.as_ref())).await?)
+}
+
+/// A consumer that vanished goes on where it was: what was read long ago is no news.
+fn fresh(subscription: &Subscription, wanted: &Subjects, stream: &Stream, mark: Option<&Mark>) -> pull::Config {
+    let info = stream.cached_info();
+    let mark = mark.filter(|mark| mark.made == Mark::made(info)).cloned();
+    let read = mark.map_or(0, |mark| mark.under(wanted, info.state.first_sequence).read);
+    // A work queue lets nobody begin elsewhere than with what is left.
+    let deliver_policy = if read == 0 || info.config.retention == RetentionPolicy::WorkQueue {
+        DeliverPolicy::All
+    } else {
+        DeliverPolicy::ByStartSequence { start_sequence: read + 1 }
+    };
+    pull::Config {
+        durable_name: Some(subscription.durable.clone()),
+        filter_subjects: wanted.to_vec(),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_ack_pending: 1000,
+        deliver_policy,
+        ..pull::Config::default()
+    }
+}
