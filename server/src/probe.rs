@@ -1,4 +1,4 @@
-//! Asks every dependency how it is, for `/readyz` and `/health`.
+//! Asks every dependency how it is, for `/readyz` and `/health`, and counts what waits, for `/metrics`.
 
 use std::sync::Arc;
 use std::sync::Mutex;
