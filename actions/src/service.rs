@@ -69,6 +69,10 @@ impl<'a> Service<'a> {
                 let free = tools.settings.executions.take_over(cx).await;
                 free.map_err(|error| ActionError::Failed(format!("cannot restart {}: {error}", target.name)))?;
                 let limit = tools.time_left(cx);
+                if limit.is_zero() {
+                    let late = format!("{} was not restarted: what an earlier command left there took all the time to end", target.name);
+                    return Err(ActionError::Failed(late));
+                }
                 // The supervisor carries it through in any case, so what is not seen in time is not known.
                 let restarted = tokio::time::timeout(limit, tools.settings.supervisor.restart(target)).await;
                 let status =

@@ -128,7 +128,7 @@ impl Later {
         {
             left -= usize::from(matches!(answer, Either::Left(_)));
         }
-        debug_assert!(answers.try_next().await?.is_none(), "more answers than statements");
+        debug_assert_eq!(left, 0, "fewer answers than statements");
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool, Transaction};
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard};
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{self, Checkpoints};
 use crate::gate::{Gate, Line, Pass};
 use crate::later::{Later, UNEXPECTED};
 use crate::open::pool;
@@ -81,6 +81,14 @@ impl SqliteFile {
         check_version(&mut conn).await?;
         schema::migrator(Backend::Sqlite).run(&mut conn).await.map_err(schema::explain)?;
         sqlx::query(UNEXPECTED).execute(&mut conn).await.map_err(cannot)?;
+        if temporary.is_none() {
+            let mut log = path.clone().into_os_string();
+            log.push("-wal");
+            let lengthened = tokio::task::spawn_blocking(move || checkpoint::lengthen(Path::new(&log))).await;
+            if let Ok(Err(error)) = lengthened {
+                tracing::warn!(%error, "the database's log could not be given its length: commits take longer until it has grown");
+            }
+        }
         let (gate, written) = (Arc::default(), Arc::new(Notify::new()));
         let checkpoints = Checkpoints::start(
             options.clone().pragma("cache_size", "-1000").connect().await.map_err(cannot)?,

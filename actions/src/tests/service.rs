@@ -43,6 +43,9 @@ async fn a_process_is_restarted_and_its_state_told() {
     assert_eq!(output.summary, format!("api restarted as process {pid}"));
     let running = status(nothing()).await.unwrap();
     assert!(running.summary.starts_with(&format!("api: running as process {pid} for ")) && running.data["pid"] == json!(pid));
+    // Who comes when the time is over restarts nothing.
+    assert!(failed(world.run_on("service.restart", nothing(), Some(&api), Duration::ZERO).await).starts_with("api was not restarted"));
+    assert_eq!(status(nothing()).await.unwrap().data["pid"], json!(pid));
     world.supervisor.stop(&api).await.unwrap();
 }
 

@@ -16,6 +16,7 @@ mod replicas;
 mod runs;
 mod sharing;
 mod small;
+mod sqlite;
 mod unopened;
 mod watching;
 
