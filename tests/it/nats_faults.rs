@@ -115,6 +115,51 @@ async fn a_stream_made_anew_is_read_from_its_beginning_and_told() -> anyhow::Res
     .await
 }
 
+/// An older copy of its store is restored, so that new messages come to places that were read once.
+#[tokio::test]
+async fn a_stream_that_fell_back_is_read_on_and_told() -> anyhow::Result<()> {
+    let mut nats = Nats::start().await?;
+    let context = stream(&nats, stream::Config::default()).await?;
+    let mut world = plan(&nats)?.start().await?;
+    publish(&context, 0..3).await?;
+    taken(&world, 3.0).await?;
+    nats.kill9()?;
+    let older = nats.copy_store().await?;
+    nats.restart().await?;
+    eventually(SOON, async || publish(&context, 3..4).await).await?;
+    publish(&context, 4..7).await?;
+    taken(&world, 7.0).await?;
+    // A start notes how far was read before it takes anything.
+    world.stop().await?;
+    world.start().await?;
+    eventually(SOON, async || {
+        let starts = world.log_lines().iter().filter(|line| line["message"] == "taking messages from NATS").count();
+        ensure!(starts >= 2, "it takes nothing yet");
+        Ok(())
+    })
+    .await?;
+    world.stop().await?;
+    nats.kill9()?;
+    nats.put_back(older)?;
+    nats.restart().await?;
+    eventually(SOON, async || publish(&context, 7..8).await).await?;
+    world.start().await?;
+    let told = about_ourselves(&world, "MessagesLost").await?;
+    ensure!(told["summary"].as_str().is_some_and(|summary| summary.contains("ends with message 4 and had 7")), "{told}");
+    publish(&context, 8..10).await?;
+    eventually(SOON, async || {
+        let incidents = world.incidents().await?;
+        let mut tasks: Vec<&str> = incidents.iter().filter_map(|incident| incident["labels"]["task"].as_str()).collect();
+        tasks.sort_unstable();
+        ensure!(tasks == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"], "{tasks:?}");
+        Ok(())
+    })
+    .await?;
+    let lost = world.count("watchkeeper_nats_lost_messages_total").await?;
+    ensure!((lost - 1.0).abs() < f64::EPSILON, "told {lost} times");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_message_sent_again_after_the_streams_own_window_is_one_event() -> anyhow::Result<()> {
     harness::rounds("messages sent again after the window of NATS", 1, async |tally| {

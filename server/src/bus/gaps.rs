@@ -43,6 +43,8 @@ pub(super) enum Gap {
     Dropped(u64, u64),
     /// The stream was deleted and made again: what was in it is gone.
     MadeAnew,
+    /// The stream ends with this sequence, and had been read up to that one.
+    FellBack(u64, u64),
 }
 
 impl std::fmt::Display for Gap {
@@ -57,6 +59,11 @@ impl std::fmt::Display for Gap {
             Self::MadeAnew => {
                 f.write_str("the stream was deleted and made again: what was not read is gone. Look at what happened in that time")
             }
+            Self::FellBack(last, had) => write!(
+                f,
+                "the stream ends with message {last} and had {had} already, so what NATS had acknowledged was not on its disks, or an older copy of it was \
+                 restored. Look at what happened in that time"
+            ),
         }
     }
 }
@@ -70,12 +77,14 @@ impl Mark {
     /// Compares what was read with what is there, and says how far it is read now. `stream` was asked for before `consumer`.
     pub(super) fn advance(kept: Option<&Mark>, stream: &StreamInfo, consumer: &ConsumerInfo) -> (Mark, Option<Gap>) {
         let (made, first) = (Self::made(stream), stream.state.first_sequence);
-        let (floor, subjects) = (consumer.ack_floor.stream_sequence, Subjects::of_consumer(&consumer.config));
+        // A consumer may remember more than its stream does.
+        let floor = consumer.ack_floor.stream_sequence.min(stream.state.last_sequence);
+        let subjects = Subjects::of_consumer(&consumer.config);
         let fresh = |read| Mark { made: made.clone(), read, subjects: subjects.clone(), before: Vec::new() };
         let (mut mark, mut gap) = match kept {
             // What was there before we first came is no loss.
             None => (fresh(first.saturating_sub(1)), None),
-            Some(kept) if kept.made == made => (kept.clone(), None),
+            Some(kept) if kept.made == made => kept.clone().within(stream.state.last_sequence),
             Some(_) => (fresh(0), Some(Gap::MadeAnew)),
         };
         let ours = mark.subjects.is_empty() || mark.subjects == subjects;
@@ -92,6 +101,19 @@ impl Mark {
             mark.read = mark.read.max(stream.state.last_sequence);
         }
         (mark, gap)
+    }
+
+    /// What of it holds in a stream that ends here: behind its end other messages will have the numbers of those that are gone.
+    fn within(mut self, last: u64) -> (Self, Option<Gap>) {
+        let had = self.before.iter().map(|span| span.read).chain([self.read]).max().unwrap_or(0);
+        if had <= last {
+            return (self, None);
+        }
+        self.read = self.read.min(last);
+        for span in &mut self.before {
+            span.read = span.read.min(last);
+        }
+        (self, Some(Gap::FellBack(last, had)))
     }
 
     /// The same for other subjects, of a stream that begins with `first`: how far all of them were read, and what of them is read beyond that.
@@ -180,6 +202,18 @@ mod tests {
         }
         assert!(mark.before.len() <= 3, "{:?}", mark.before);
         assert!(mark.under(&subjects(&["d"]), 10_000).before.len() <= 1);
+    }
+
+    /// What comes behind the end has numbers that were read once, and is news.
+    #[test]
+    fn in_a_stream_that_fell_back_nothing_behind_its_end_was_read() {
+        let both = mark(10, &["a"]).under(&subjects(&["a", "b"]), 0);
+        let (same, gap) = both.clone().within(10);
+        assert!(same == both && gap.is_none());
+        let (cut, gap) = both.within(7);
+        assert_eq!(gap, Some(Gap::FellBack(7, 10)));
+        assert!(cut.has_read("a", 7) && !cut.has_read("a", 8));
+        assert_eq!(mark(10, &["a"]).within(7).0.read, 7);
     }
 
     #[test]

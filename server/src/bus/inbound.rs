@@ -205,12 +205,12 @@ fn headers(message: &jetstream::Message) -> Vec<(String, String)> {
     vec![("subject".to_owned(), message.subject.to_string())]
 }
 
-/// What makes two messages the same: the id that their sender gave them, with what they say, for as long as we remember and not only for the
-/// stream's own window; without one, their place in the stream.
+/// What makes two messages the same: the id that their sender gave them, for as long as we remember and not only for the stream's own window; without
+/// one, their place in the stream. And what they say: a stream that fell back gives the same place twice.
 fn identity(message: &jetstream::Message, place: &str) -> String {
     let given = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
-    let said = || hex::encode(ContentKey::of(&[message.subject.as_bytes(), &message.payload]).0);
-    given.map_or_else(|| place.to_owned(), |id| format!("id/{}/{}", id.as_str(), said()))
+    let said = hex::encode(ContentKey::of(&[message.subject.as_bytes(), &message.payload]).0);
+    given.map_or_else(|| format!("{place}/{said}"), |id| format!("id/{}/{said}", id.as_str()))
 }
 
 /// The stream and consumer that a subscription reads, and how far.

@@ -213,6 +213,10 @@ impl NatsConfig {
                 let help = "words with dots between them; `*` stands for one word, `>` at the end for all that follow".to_owned();
                 cx.report().add(node.find(&["subjects"]).at, "this is no NATS subject", help);
             }
+            if let Some((one, other)) = overlap(&subscription.subjects.0) {
+                let help = "NATS refuses a consumer whose subjects overlap: leave out the narrower one".to_owned();
+                cx.report().add(node.find(&["subjects"]).at, format!("a message can be on both {one:?} and {other:?}"), help);
+            }
         }
         if !written.tls.is_whole() {
             let help = "a certificate and its key belong together: give `cert_file` and `key_file`".to_owned();
@@ -282,9 +286,37 @@ fn is_subject(subject: &str) -> bool {
     words.iter().enumerate().all(|(index, word)| *word == "*" || (*word == ">" && index == last) || good(word))
 }
 
+/// The first two of these that have a subject in common.
+fn overlap(subjects: &[String]) -> Option<(&str, &str)> {
+    let mut pairs = subjects.iter().enumerate().flat_map(|(at, one)| subjects.iter().skip(at + 1).map(move |other| (one, other)));
+    pairs.find(|(one, other)| meet(one, other)).map(|(one, other)| (one.as_str(), other.as_str()))
+}
+
+/// Whether there is a subject that both stand for.
+fn meet(one: &str, other: &str) -> bool {
+    let (mut one, mut other) = (one.split('.'), other.split('.'));
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(a), Some(b)) if a == b || a == "*" || b == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subjects_that_overlap() {
+        for (one, other) in [("a", "a"), ("a.b", "a.*"), ("a.*", "*.b"), ("a.>", "a.b.c"), ("*.b.c", "a.>"), (">", "a")] {
+            assert!(meet(one, other) && meet(other, one), "{one} {other}");
+        }
+        for (one, other) in [("a", "b"), ("a", "a.b"), ("a.>", "a"), ("a.*", "a.b.c"), ("*.b", "a.c"), ("*", "a.>")] {
+            assert!(!meet(one, other) && !meet(other, one), "{one} {other}");
+        }
+    }
 
     #[test]
     fn subjects() {

@@ -87,6 +87,20 @@ impl Nats {
         Ok(fs::remove_dir_all(store(&self.dir))?)
     }
 
+    /// Copies the JetStream store. The server must be dead.
+    pub async fn copy_store(&mut self) -> anyhow::Result<TempDir> {
+        ensure!(!self.proc.is_running(), "kill the server before its store is copied");
+        let copy = temp_dir("nats-store")?;
+        Cmd::new("cp").arg("-a").arg(store(&self.dir).join(".")).arg(copy.path()).run(START).await?.ok()?;
+        Ok(copy)
+    }
+
+    /// Puts such a copy in the place of the store. The server must be dead.
+    pub fn put_back(&mut self, copy: TempDir) -> anyhow::Result<()> {
+        self.delete_store()?;
+        Ok(fs::rename(copy.keep(), store(&self.dir))?)
+    }
+
     /// Starts it again with other lines in its configuration.
     pub async fn reconfigure(&mut self, lines: &str) -> anyhow::Result<()> {
         configure(&self.dir, (&self.host, self.port), self.monitor, lines)?;
