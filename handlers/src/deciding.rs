@@ -1,4 +1,4 @@
-//! Decides what waits in the inbox: many events in one transaction, one by one where that fails, and sets aside what cannot be handled.
+//! Decides what waits in the inbox: many events in one transaction, fewer where that fails, and sets aside what cannot be handled.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
@@ -16,8 +16,8 @@ use crate::{Cx, on_act, on_alert, on_heartbeat};
 
 /// Events decided in one transaction.
 const BATCH: i64 = 500;
-/// How often a batch that lost to another worker is decided again before it is taken apart.
-const MOST_CLASHES: usize = 5;
+/// How often an event alone loses to other workers before it counts as one that failed: what cannot be stored may look like that, for ever.
+const MOST_CLASHES: usize = 50;
 
 /// So few events say that the worker keeps up: what comes next is decided in the transaction that stores it.
 const FEW: usize = 64;
@@ -62,43 +62,61 @@ async fn store_and_handle(cx: &Cx, arrivals: Arrivals<'_>) -> Result<(), store::
     match stored {
         Stored::Claimed(events, known) => {
             batch.learn(asks, known);
-            handle_routed(batch, &events, routed).await
+            handle_routed(&mut batch, &events, routed).await?;
         }
         Stored::Queued(stored) => {
             let waiting = batch.tx.claim_events(BATCH).await?;
             if waiting.len() < stored {
                 batch.tx.events_wait();
             }
-            handle_all(batch, &waiting).await
+            handle_all(&mut batch, &waiting).await?;
         }
     }
+    batch.commit().await
 }
 
-/// Decides what waits in the inbox, in one transaction; one by one when that fails.
+/// Decides what waits in the inbox, in one transaction. Where that fails, or another worker was faster, in smaller ones, until as much is done as was in it:
+/// whoever cannot be handled ends up alone, and what people wait for is first in each.
 pub(crate) async fn decide(cx: &Cx) -> Result<usize, store::Error> {
-    let mut count = 0;
-    for _ in 0..MOST_CLASHES {
+    let (mut most, mut wanted, mut done, mut clashes) = (BATCH, 1, 0, 0);
+    while done < wanted {
         let mut batch = Batch::begin(cx).await?;
-        let mut events = batch.tx.claim_events(BATCH).await?;
-        if events.is_empty() {
-            events = batch.tx.open_deliveries(BATCH).await?;
+        let mut events = batch.tx.claim_events(most).await?;
+        let unopened = events.is_empty();
+        if unopened {
+            events = batch.tx.open_deliveries(most).await?;
         }
         if events.is_empty() {
             // That nothing is left unopened is true once it is committed.
             batch.tx.commit().await?;
-            return Ok(0);
+            break;
         }
-        count = events.len();
-        match decide_all(batch, &events).await {
-            Ok(()) => return Ok(count),
-            Err(error) if is_clash(&error) => step_aside(cx).await,
-            Err(error) => {
-                tracing::debug!(%error, events = count, "a batch failed: one by one");
-                break;
+        let Err(error) = decide_all(batch, &events).await else {
+            (done, clashes) = (done + events.len(), 0);
+            most = BATCH.min(most * 2);
+            continue;
+        };
+        if is_clash(&error) {
+            clashes += usize::from(events.len() == 1);
+            step_aside(cx).await;
+        }
+        match &events[..] {
+            [event] if !unopened && (!is_clash(&error) || clashes > MOST_CLASHES) => {
+                set_aside(cx, event, error).await?;
+                (done, clashes) = (done + 1, 0);
+            }
+            failed => {
+                tracing::debug!(%error, events = failed.len(), "a batch failed: a smaller one");
+                if unopened {
+                    // The deliveries that they came from are unopened again: only in the queue can one event fail alone.
+                    cx.store.queue_unopened(BATCH).await?;
+                }
+                wanted = wanted.max(failed.len());
+                most = i64::try_from(failed.len() / 2).unwrap_or(BATCH).max(1);
             }
         }
     }
-    decide_singly(cx, count).await
+    Ok(done)
 }
 
 /// Lets the one who was faster finish, for a time that is not the same for two.
@@ -108,32 +126,17 @@ async fn step_aside(cx: &Cx) {
     tokio::time::sleep(Duration::from_millis(5 + spread)).await;
 }
 
-async fn decide_singly(cx: &Cx, most: usize) -> Result<usize, store::Error> {
-    // What failed together may have come from deliveries that are unopened again: only in the queue can one event fail alone.
-    cx.store.queue_unopened(BATCH).await?;
-    let mut clashes = 0;
-    for done in 0..most {
-        let mut batch = Batch::begin(cx).await?;
-        let Some(event) = batch.tx.claim_events(1).await?.into_iter().next() else { return Ok(done) };
-        let seq = event.seq;
-        if let Err(error) = decide_all(batch, std::slice::from_ref(&event)).await {
-            if matches!(error, store::Error::Unavailable(_)) {
-                return Err(error);
-            }
-            // Another worker was faster: that is no fault of the event, unless it goes on for ever.
-            if is_clash(&error) && clashes < MOST_CLASHES * 10 {
-                clashes += 1;
-                step_aside(cx).await;
-                continue;
-            }
-            let dead = cx.store.fail_event(seq, &error.to_string(), cx.clock.now()).await?;
-            tracing::error!(event.id = seq, %error, dead, "an event could not be handled");
-            if dead {
-                raise_dead_letter(cx, &event, &error.to_string()).await;
-            }
-        }
+/// An event failed alone: it is tried again later, and not for ever. If nothing can be stored now, that is not its fault.
+async fn set_aside(cx: &Cx, event: &Event, error: store::Error) -> Result<(), store::Error> {
+    if matches!(error, store::Error::Unavailable(_)) {
+        return Err(error);
     }
-    Ok(most)
+    let dead = cx.store.fail_event(event.seq, &error.to_string(), cx.clock.now()).await?;
+    tracing::error!(event.id = event.seq, %error, dead, "an event could not be handled");
+    if dead {
+        raise_dead_letter(cx, event, &error.to_string()).await;
+    }
+    Ok(())
 }
 
 /// An event that nobody could handle is an incident about ourselves; it comes in by the front door.
@@ -171,9 +174,12 @@ fn is_clash(error: &store::Error) -> bool {
     matches!(error, store::Error::Conflict | store::Error::Retry)
 }
 
-/// Decides these events and commits.
-async fn decide_all(batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
-    unless_it_panics(handle_all(batch, events)).await
+/// Decides these events and commits. If it cannot, they are free for the next try when this is said.
+async fn decide_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
+    match unless_it_panics(handle_all(&mut batch, events)).await {
+        Ok(()) => unless_it_panics(batch.commit()).await,
+        Err(error) => Err(batch.take_back(error).await),
+    }
 }
 
 /// A decision that panics is one that failed.
@@ -182,7 +188,7 @@ async fn unless_it_panics(decision: impl Future<Output = Result<(), store::Error
     decided.unwrap_or_else(|_| Err(store::Error::Refused("its decision panicked".to_owned())))
 }
 
-async fn handle_all(mut batch: Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
+async fn handle_all(batch: &mut Batch<'_>, events: &[Event]) -> Result<(), store::Error> {
     let rules = batch.rules.clone();
     let said = || events.iter().map(|event| (event.source.as_str(), &event.payload));
     // Asking the routes about a few alerts that turn out to be active costs less than another trip to the database.
@@ -210,16 +216,15 @@ fn groups_of<'e>(events: impl Iterator<Item = (&'e str, &'e Payload)>, routed: &
     groups.filter_map(|((source, _), routed)| Some((source.to_owned(), routed.as_ref()?.incident.as_ref()?.group_key.clone()))).collect()
 }
 
-async fn handle_routed(mut batch: Batch<'_>, events: &[Event], routed: Vec<Option<Routed<'_>>>) -> Result<(), store::Error> {
+async fn handle_routed(batch: &mut Batch<'_>, events: &[Event], routed: Vec<Option<Routed<'_>>>) -> Result<(), store::Error> {
     let mut finished = Vec::with_capacity(events.len());
     for (event, routed) in events.iter().zip(routed) {
         let outcome = match &event.payload {
-            Payload::Alert(sighting) => on_alert::handle(&mut batch, event, sighting, routed).await.map(|()| None)?,
-            Payload::Heartbeat(heartbeat) => on_heartbeat::handle(&mut batch, event, heartbeat).await.map(|()| None)?,
-            Payload::Act(act) => Some(on_act::handle(&mut batch, event.seq, act).await?),
+            Payload::Alert(sighting) => on_alert::handle(batch, event, sighting, routed).await.map(|()| None)?,
+            Payload::Heartbeat(heartbeat) => on_heartbeat::handle(batch, event, heartbeat).await.map(|()| None)?,
+            Payload::Act(act) => Some(on_act::handle(batch, event.seq, act).await?),
         };
         finished.push((event.seq, outcome));
     }
-    batch.tx.finish_events(&finished).await?;
-    batch.commit().await
+    batch.tx.finish_events(&finished).await
 }

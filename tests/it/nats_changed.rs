@@ -6,17 +6,23 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use async_nats::jetstream::{self, consumer, stream};
 use harness::eventually;
-use harness::peers::Nats;
+use harness::peers::{Nats, Postgres};
 use harness::world::{Plan, SOON, World};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::replicas::replica;
+
 fn plan(nats: &Nats, subjects: &[&str]) -> anyhow::Result<Plan> {
-    Ok(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.with(json!({
+    Ok(fed(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?, nats, subjects))
+}
+
+fn fed(plan: Plan, nats: &Nats, subjects: &[&str]) -> Plan {
+    plan.with(json!({
         "sources": { "tasks": { "kind": "generic", "map": { "fingerprint": "body.id", "labels": { "alertname": "\"Task\"", "task": "body.id" } } } },
         "nats": { "url": nats.url(), "subscriptions": { "tasks": { "stream": "TASKS", "subjects": subjects } } },
         "routes": [{ "match": ["alertname=\"Task\""], "incident": { "group_by": ["task"] } }],
-    })))
+    }))
 }
 
 async fn stream(nats: &Nats, config: stream::Config) -> anyhow::Result<jetstream::Context> {
@@ -165,6 +171,47 @@ async fn a_server_that_is_killed_while_its_subjects_change_takes_everything_once
         Ok(())
     })
     .await
+}
+
+/// Each finds the consumer as it was, and would make it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_that_start_at_once_with_changed_subjects_take_everything_once() -> anyhow::Result<()> {
+    let (database, nats) = (Postgres::shared().await?.create_database().await?, Nats::start().await?);
+    let context = stream(&nats, stream::Config::default()).await?;
+    let mut a = fed(replica("a", &database)?, &nats, &["task.created"]).start().await?;
+    let mut b = fed(replica("b", &database)?, &nats, &["task.created"]).start().await?;
+    let mut ids = 0..;
+    let mut some = |count: usize| -> Vec<(&'static str, usize)> {
+        ids.by_ref().take(count).map(|id| (["task.created", "task.failed", "task.done"][id % 3], id)).collect()
+    };
+    publish(&context, &some(30)).await?;
+    for subjects in [&["task.created", "task.failed"][..], &["task.done", "task.failed"], &["task.created"], &["task.*"]] {
+        tokio::try_join!(a.stop(), b.stop())?;
+        publish(&context, &some(30)).await?;
+        for world in [&a, &b] {
+            change(world, "/nats/subscriptions/tasks/subjects", json!(subjects))?;
+        }
+        let meanwhile = some(150);
+        let slowly = async {
+            for message in meanwhile {
+                publish(&context, &[message]).await?;
+                // They start in this time.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::try_join!(a.start(), b.start(), slowly)?;
+        publish(&context, &some(30)).await?;
+        follows(&context, subjects).await?;
+    }
+    let all: Vec<usize> = (0..some(1)[0].1).collect();
+    tasks(&a, &context, &all).await?;
+    for world in [&a, &b] {
+        ensure!(world.count("watchkeeper_nats_lost_messages_total").await? < 0.5, "messages are told as lost");
+        let again: Vec<_> = world.log_lines().into_iter().filter(|line| line.to_string().contains("NATS is away")).collect();
+        ensure!(again.is_empty(), "one took the consumer from the other: {again:?}");
+    }
+    Ok(())
 }
 
 /// Such a stream forgets what nobody waits for: a consumer that is deleted would take everything with it.

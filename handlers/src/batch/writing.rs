@@ -26,6 +26,27 @@ const GATHER: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
 impl Batch<'_> {
     /// Writes everything and commits.
     pub(crate) async fn commit(mut self) -> Result<(), store::Error> {
+        let (is_stored, stored) = watch::channel(false);
+        let afterwards = match self.write(&stored).await {
+            Ok(afterwards) => afterwards,
+            Err(error) => return Err(self.take_back(error).await),
+        };
+        self.tx.commit().await?;
+        is_stored.send_replace(true);
+        afterwards.into_iter().for_each(|taken| self.cx.wake.hands.give(taken));
+        Ok(())
+    }
+
+    /// Takes everything back because of this error, and waits until that is done: whoever tries again finds nothing held by us.
+    pub(crate) async fn take_back(self, error: store::Error) -> store::Error {
+        if let Err(error) = self.tx.rollback().await {
+            tracing::debug!(%error, "the database takes it back by itself");
+        }
+        error
+    }
+
+    /// Writes everything. What is to begin after the commit is returned; it hears of the commit by `stored`.
+    async fn write(&mut self, stored: &watch::Receiver<bool>) -> Result<Vec<Taken>, store::Error> {
         self.flush_incidents().await?;
         self.flush_alerts().await?;
         self.unfold();
@@ -35,7 +56,7 @@ impl Batch<'_> {
         self.tx.audit_all(&self.audits).await?;
         let jobs: Vec<NewJob> = std::mem::take(&mut self.jobs).into_values().collect();
         if jobs.is_empty() {
-            return self.tx.commit().await;
+            return Ok(Vec::new());
         }
         let hands = &self.cx.wake.hands;
         let (asked, mut taken) = (Instant::now(), HashMap::new());
@@ -54,7 +75,6 @@ impl Batch<'_> {
         };
         let ours = self.tx.enqueue_and_claim(&jobs, LEASE, take).await?;
         let mut known = self.known_cards(&ours.iter().filter(|row| row.kind == CARD).map(|row| row.key.as_str()).collect());
-        let (is_stored, stored) = watch::channel(false);
         let mut afterwards = Vec::new();
         for row in ours {
             let Some(hand) = taken.remove(&(row.kind.clone(), row.key.clone())) else { continue };
@@ -69,10 +89,7 @@ impl Batch<'_> {
                 None => afterwards.push(taken),
             }
         }
-        self.tx.commit().await?;
-        is_stored.send_replace(true);
-        afterwards.into_iter().for_each(|taken| hands.give(taken));
-        Ok(())
+        Ok(afterwards)
     }
 
     /// What the cards of new incidents show, by the keys of those jobs that are wanted.

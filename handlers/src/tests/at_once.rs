@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::action::{Action, ActionCatalogue};
 use domain::event::Status::Firing;
 use domain::event::{Event, NewEvent, Sighting};
 use domain::id::{IncidentId, JobId};
@@ -13,7 +12,7 @@ use serde_json::json;
 
 use store::Take;
 
-use super::world::{Script, World};
+use super::world::{Broken, Script, World};
 use crate::Worker;
 use crate::batch::Batch;
 
@@ -137,25 +136,12 @@ async fn claims_that_nobody_holds_are_found() {
     worker.await.unwrap();
 }
 
-/// An action library that is broken: whoever looks something up in it panics.
-struct Broken;
-
-impl ActionCatalogue for Broken {
-    fn get(&self, name: &str) -> Option<&dyn Action> {
-        panic!("looking up {name}")
-    }
-
-    fn all(&self) -> Vec<&dyn Action> {
-        Vec::new()
-    }
-}
-
 /// While the worker keeps up, an alert is decided before its sender hears that it was accepted. What cannot be decided is accepted all the same, holds
 /// up nothing else, and ends in the dead letters.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_alert_is_decided_where_it_is_stored_and_its_failure_is_not_the_senders() {
     let mut world = World::new("approve").await;
-    world.cx.actions = Arc::new(Broken);
+    world.cx.actions = Arc::new(Broken::default());
     let worker = tokio::spawn(Worker::new(world.cx.clone()).run());
     let heard = async |name: &str| {
         let key = ("am".to_owned(), name.to_owned());
@@ -201,7 +187,7 @@ impl Opener for Lists {
 #[tokio::test]
 async fn a_poisonous_alert_in_an_unopened_delivery_is_set_aside_and_the_others_are_decided() {
     let mut world = World::new("approve").await;
-    world.cx.actions = Arc::new(Broken);
+    world.cx.actions = Arc::new(Broken::default());
     world.worker = Worker::new(world.cx.clone());
     world.cx.store.open_with(Arc::new(Lists));
     let other = |n: usize| {

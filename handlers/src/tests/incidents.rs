@@ -4,7 +4,7 @@ use domain::act::Verb;
 use domain::event::Status::{Firing, Resolved};
 use domain::incident::IncidentState;
 
-use super::world::World;
+use super::world::{Broken, World};
 
 #[tokio::test]
 async fn an_alert_opens_an_incident_that_resolves_and_closes_by_itself() {
@@ -150,7 +150,7 @@ async fn what_fires_anew_after_a_close_opens_another_incident() {
 #[tokio::test]
 async fn a_second_dead_letter_after_a_close_is_a_second_incident() {
     let mut world = World::new("approve").await;
-    world.cx.actions = std::sync::Arc::new(Broken);
+    world.cx.actions = std::sync::Arc::new(Broken::default());
     world.worker = crate::Worker::new(world.cx.clone());
     let fail = async |fingerprint: &str| {
         let mut sighting = world.sighting("api", Firing);
@@ -169,19 +169,6 @@ async fn a_second_dead_letter_after_a_close_is_a_second_incident() {
     fail("three").await;
     let incidents = world.incidents().await;
     assert_eq!((incidents.len(), incidents[1].state), (2, IncidentState::Open));
-}
-
-/// An action library that is broken: whoever looks something up in it panics.
-struct Broken;
-
-impl domain::action::ActionCatalogue for Broken {
-    fn get(&self, name: &str) -> Option<&dyn domain::action::Action> {
-        panic!("looking up {name}")
-    }
-
-    fn all(&self) -> Vec<&dyn domain::action::Action> {
-        Vec::new()
-    }
 }
 
 /// Two alerts of one group: a person resolves the incident of the first while it fires, and the second opens another before it is time to ask again.

@@ -3,6 +3,7 @@
 mod acts;
 mod at_once;
 mod crowd;
+mod deciding;
 mod incidents;
 mod lifecycle;
 mod outages;

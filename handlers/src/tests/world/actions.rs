@@ -1,5 +1,6 @@
-//! Two actions: one that changes something, and one that looks whether it helped.
+//! Two actions, one that changes something and one that looks whether it helped; and a library that is broken.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -18,6 +19,27 @@ impl ActionCatalogue for Actions {
 
     fn all(&self) -> Vec<&dyn Action> {
         self.0.iter().map(AsRef::as_ref).collect()
+    }
+}
+
+/// A library that is broken: whoever looks something up in it panics. It counts how often.
+#[derive(Default)]
+pub(in crate::tests) struct Broken(AtomicUsize);
+
+impl Broken {
+    pub(in crate::tests) fn looked(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl ActionCatalogue for Broken {
+    fn get(&self, name: &str) -> Option<&dyn Action> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("looking up {name}")
+    }
+
+    fn all(&self) -> Vec<&dyn Action> {
+        Vec::new()
     }
 }
 

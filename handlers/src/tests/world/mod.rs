@@ -29,6 +29,8 @@ use crate::{Cx, Wake, Worker};
 use actions::{Actions, Change, Look};
 use room::Room;
 
+pub(super) use actions::Broken;
+
 /// The rules that most tests begin with.
 pub(super) const RULES: &str = r#"
 channels: { ops: { platform: slack, id: C1 } }
@@ -117,7 +119,8 @@ impl World {
         Self::over(mode, Some(Postgres::shared().await.unwrap().create_database().await.unwrap())).await
     }
 
-    async fn over(mode: &str, url: Option<String>) -> Self {
+    /// The same over this PostgreSQL, or SQLite.
+    pub(super) async fn over(mode: &str, url: Option<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = ManualClock::at("2026-03-01T12:00:00Z".parse().unwrap());
         let script = Arc::new(Mutex::new(Script { healthy: true, ..Script::default() }));

@@ -1,17 +1,25 @@
 //! The durable consumer of a subscription: found, or made where it was, with the subjects of the configuration.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, FromConsumer, PullConsumer, pull};
 use async_nats::jetstream::stream::{RetentionPolicy, Stream};
+use jiff::SignedDuration;
 
 use super::super::gaps::Mark;
 use super::super::subjects::Subjects;
 use super::{ACK_WAIT, Inbound, Looked};
 use crate::config::Subscription;
 
+/// How long a server that starts keeps the others from the consumer if it does not come to an end.
+const TURN: SignedDuration = SignedDuration::from_secs(15);
+/// How often they ask meanwhile.
+const ASK: Duration = Duration::from_millis(200);
+
 impl Inbound {
     /// Finds or makes it. Its subjects are set by each start of a server, once: of servers over one database the last one that started decides, so
-    /// that two of them with different configurations do not take it from each other again and again.
+    /// that two of them with different configurations do not take it from each other again and again. Those that start together take turns.
     pub(super) async fn consumer(
         &self,
         source: &str,
@@ -19,16 +27,34 @@ impl Inbound {
         stream: Stream,
         started: bool,
     ) -> anyhow::Result<Looked> {
-        let wanted = Subjects::of(&subscription.subjects);
+        if started {
+            return self.find(source, subscription, stream).await;
+        }
+        let turn = format!("nats.consumer.{source}");
+        while self.store.take_lease(&turn, TURN).await?.is_none() {
+            tokio::time::sleep(ASK).await;
+        }
+        let looked = self.follow(source, subscription, stream).await;
+        self.store.release_lease(&turn).await?;
+        looked
+    }
+
+    async fn find(&self, source: &str, subscription: &Subscription, stream: Stream) -> anyhow::Result<Looked> {
         let mark = Mark::load(&self.store, source).await?;
-        let config = fresh(subscription, &wanted, &stream, mark.as_ref());
+        let config = fresh(subscription, &Subjects::of(&subscription.subjects), &stream, mark.as_ref());
         let consumer = stream.get_or_create_consumer(&subscription.durable, config).await.context("the consumer cannot be made")?;
         let mut looked = Looked { stream, consumer, mark };
         // How far it was read is kept before anything is changed, and again under what is in force then.
         self.look(source, &mut looked).await?;
-        if !started && Subjects::of_consumer(&looked.consumer.cached_info().config) != wanted {
+        Ok(looked)
+    }
+
+    async fn follow(&self, source: &str, subscription: &Subscription, stream: Stream) -> anyhow::Result<Looked> {
+        let wanted = Subjects::of(&subscription.subjects);
+        let mut looked = self.find(source, subscription, stream).await?;
+        if Subjects::of_consumer(&looked.consumer.cached_info().config) != wanted {
             tracing::info!(source, subjects = ?subscription.subjects, "the consumer follows the changed subjects");
-            looked.consumer = follow(subscription, &wanted, &looked).await.context("the consumer cannot follow the changed subjects")?;
+            looked.consumer = changed(subscription, &wanted, &looked).await.context("the consumer cannot follow the changed subjects")?;
             self.look(source, &mut looked).await?;
         }
         Ok(looked)
@@ -37,7 +63,7 @@ impl Inbound {
 
 /// Gives a consumer other subjects. It hands out nothing behind where it is, so one with new subjects is made again and begins with what of all of
 /// them may be unread; messages that were read under the old ones are known by the mark.
-async fn follow(subscription: &Subscription, wanted: &Subjects, looked: &Looked) -> anyhow::Result<PullConsumer> {
+async fn changed(subscription: &Subscription, wanted: &Subjects, looked: &Looked) -> anyhow::Result<PullConsumer> {
     let (stream, info) = (&looked.stream, looked.consumer.cached_info());
     // A stream of this kind keeps only what a consumer waits for: nothing lies behind, and without the consumer all of it would go.
     let interest = stream.cached_info().config.retention == RetentionPolicy::Interest;
