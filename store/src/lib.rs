@@ -67,7 +67,7 @@ use domain::id::{IncidentId, RunId};
 pub use at_once::{Arrivals, Asks, Decider, Key, Known, Stored};
 pub use audit::AuditFilter;
 pub use cards::{CardParts, CardPost};
-pub use chain::Place;
+pub use chain::{Place, Sealed};
 pub use cut::{AuditPruned, Signature};
 pub use depths::Depths;
 pub use ends::Did;

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::audit::{AuditDecision, Checkpoint, NewAudit};
+use domain::audit::{AuditDecision, Checkpoint, NewAudit, Unreadable};
 use domain::canonical::Digest;
 use domain::duration::Dur;
+use domain::inbox::Inbox;
 use domain::time::Clock;
 use jiff::Timestamp;
 use serde_json::json;
@@ -19,6 +20,7 @@ use store::{AuditPruned, Error, Store};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::about_ourselves;
 use crate::config::Config;
 use crate::keys;
 use checkpoints::Signer;
@@ -171,13 +173,34 @@ impl Sealer {
     async fn seal(&self) -> anyhow::Result<()> {
         loop {
             let sealed = self.store.seal_audit(MOST).await?;
-            metrics::counter!("watchkeeper_audit_rows_sealed_total").increment(sealed as u64);
-            if sealed < MOST as usize {
+            metrics::counter!("watchkeeper_audit_rows_sealed_total").increment(sealed.rows as u64);
+            if !sealed.unreadable.is_empty() {
+                self.raise(&sealed.unreadable).await;
+            }
+            if sealed.rows < MOST as usize {
                 break;
             }
         }
         let due = self.said.lock().await.at.is_none_or(|at| at.elapsed() >= self.every);
         if due { self.say().await } else { Ok(()) }
+    }
+
+    /// Rows that nobody can read are damage, or somebody's work: an incident about ourselves.
+    async fn raise(&self, rows: &[Unreadable]) {
+        metrics::counter!("watchkeeper_audit_rows_unreadable_total").increment(rows.len() as u64);
+        for row in rows {
+            let Unreadable { seq, why, .. } = row;
+            tracing::error!(seq, why, "a row of the audit log cannot be read, and was sealed as such: run `watchkeeper audit verify`");
+            let summary = format!(
+                "Row {seq} of the audit log cannot be read ({why}): the database was changed or is damaged. The log goes on behind it, and \
+                 `watchkeeper audit verify` names the row."
+            );
+            // One alert for all of them: its own incident has an audit row, too.
+            let told = about_ourselves("AuditRowUnreadable", "audit-row".to_owned(), "audit", summary, self.clock.now());
+            if let Err(error) = self.store.accept(told).await {
+                tracing::error!(%error, "the incident about a row of the audit log could not be stored");
+            }
+        }
     }
 
     /// Says where the chain stands, if it stands elsewhere than when it was said last.
