@@ -4,6 +4,7 @@
 //! SQL lives here alone, one text for both databases; where they truly differ, a visible branch says so.
 
 mod accept;
+mod aging;
 mod alerts;
 mod approvals;
 mod at_once;

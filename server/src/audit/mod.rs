@@ -116,11 +116,20 @@ impl Sealer {
     /// Lets go of one step's worth of what is old; when to look again.
     async fn prune(&self) -> Duration {
         let Some(seen) = self.said.lock().await.checkpoint else { return Duration::ZERO };
-        let before = self.keep.before(self.clock.now());
+        let now = match self.old_by().await {
+            Ok(Some(now)) => now,
+            // Nobody has looked at the clock yet.
+            Ok(None) | Err(Error::Retry) => return PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "the old rows of the audit log stay for now");
+                return PAUSE;
+            }
+        };
+        let before = self.keep.before(now);
         let sign = |cut: &domain::audit::Cut| (self.signer.public_key(), self.signer.sign_bytes(cut.statement().as_bytes()));
         match self.store.prune_audit(before, &seen, sign).await {
             Ok(AuditPruned::Nothing) => {
-                self.thin().await;
+                self.thin(now).await;
                 PRUNE
             }
             Ok(AuditPruned::Gone(rows)) => {
@@ -145,10 +154,10 @@ impl Sealer {
     }
 
     /// Lets go of old checkpoints that later ones make needless.
-    async fn thin(&self) {
+    async fn thin(&self, now: Timestamp) {
         // Nothing is appended meanwhile.
         let _said = self.said.lock().await;
-        let (file, now) = (self.file.clone(), self.clock.now());
+        let file = self.file.clone();
         match tokio::task::spawn_blocking(move || checkpoints::thin(&file, now)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(gone)) => tracing::info!(gone, "of old checkpoints one a day stays"),
@@ -216,6 +225,11 @@ impl Sealer {
         metrics::gauge!("watchkeeper_audit_checkpoint_timestamp_seconds").set(checkpoint.at.as_second() as f64);
         *said = Said { hash: Some(seal.hash), checkpoint: Some(checkpoint), at: Some(Instant::now()) };
         Ok(())
+    }
+
+    /// The time by which things are old: not the wall clock's.
+    async fn old_by(&self) -> Result<Option<Timestamp>, Error> {
+        self.store.read().await?.old_by().await
     }
 
     async fn last_seal(&self) -> Result<Option<domain::audit::Seal>, Error> {
