@@ -1,6 +1,6 @@
 //! Approvals: what was approved is what runs, once, before it expires, on the word of somebody other than the requester.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::{Digest, digest};
@@ -136,6 +136,11 @@ impl Approval {
     /// The approval digest: plan, run, requester, policy, expiry and nonce.
     pub fn digest(&self) -> Digest {
         digest(&(&self.plan_digest, &self.run, &self.requester, &self.policy, &self.expires_at, &self.nonce))
+    }
+
+    /// Whether it was asked for at a time that is still to come: by a clock that has been set back since. Clocks of replicas differ by less.
+    pub fn is_to_come(&self, now: Timestamp) -> bool {
+        self.created_at.duration_since(now) > SignedDuration::from_secs(5)
     }
 
     /// How many more people must approve.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use chain::{AuditKeys, Checkpoint, Content, Link, START, Seal, chain};
+pub use chain::{AuditKeys, Checkpoint, Content, Link, START, Seal, chain, chain_unreadable};
 pub use cut::Cut;
 pub use verify::{Fault, FaultKind, Report, Verifier};
 
@@ -31,7 +31,8 @@ pub struct NewAudit {
     pub detail: Value,
 }
 
-/// Whether what was asked for happened.
+/// Whether what was asked for happened. A version that does not know a word seals its row as unreadable, for ever: a new one must be known for a
+/// release before it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditDecision {
@@ -54,4 +55,15 @@ pub struct AuditRow {
     /// The batch with which it was sealed into the chain; absent for the moment until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<i64>,
+}
+
+/// A stored row that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// Its place.
+    pub seq: i64,
+    /// What is wrong with it.
+    pub why: String,
+    /// Its keyed hash, as far as that can be read.
+    pub mac: String,
 }

@@ -3,6 +3,7 @@
 
 pub mod act;
 pub mod action;
+pub mod aging;
 pub mod alert;
 pub mod announcement;
 pub mod approval;

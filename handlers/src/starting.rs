@@ -103,6 +103,7 @@ async fn plan_is_approved(batch: &mut Batch<'_>, run: &mut Run) -> Result<Option
         Some(approval) if approval.state != ApprovalState::Approved || approval.missing() > 0 => Some("it is not approved"),
         Some(approval) if approval.plan_digest != run.plan_digest => Some("its approval is for another plan"),
         Some(approval) if batch.now >= approval.expires_at => Some("its approval ran out before it could start"),
+        Some(approval) if approval.is_to_come(batch.now) => Some("the clock was set back after its approval was asked for"),
         Some(_) => None,
         None => Some("it was never approved"),
     };

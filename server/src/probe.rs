@@ -22,6 +22,8 @@ const CHAT_PATIENCE: Duration = Duration::from_millis(1500);
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Events waiting longer than this mean that nobody decides them.
 const OLDEST_EVENT_SECONDS: f64 = 60.0;
+/// Rows of the audit log that are older and not sealed mean that nobody can seal them: it takes a second.
+const OLDEST_UNSEALED_SECONDS: f64 = 60.0;
 
 /// All dependencies of this process.
 pub(crate) struct Probe {
@@ -82,8 +84,8 @@ impl Probe {
         Ok(depths)
     }
 
-    /// What waits in the store, and whether cards reach their channels.
-    async fn depths(&self) -> [Check; 2] {
+    /// What waits in the store, whether cards reach their channels, and whether the audit log is sealed.
+    async fn depths(&self) -> [Check; 3] {
         let depths = self.count().await;
         let cards = match &depths {
             Ok(depths) => {
@@ -93,6 +95,11 @@ impl Probe {
             Err(error) => (false, error.to_string()),
         };
         let cards = Check { name: "cards".to_owned(), critical: false, ok: cards.0, detail: cards.1 };
+        let audit = match &depths {
+            Ok(depths) => sealed(depths.oldest_unsealed_age.unwrap_or_default().as_secs_f64()),
+            Err(error) => (false, error.to_string()),
+        };
+        let audit = Check { name: "audit".to_owned(), critical: false, ok: audit.0, detail: audit.1 };
         let (ok, detail) = match depths {
             Ok(depths) => {
                 let slow = depths.oldest_event_age.is_some_and(|age| age.as_secs_f64() > OLDEST_EVENT_SECONDS);
@@ -104,7 +111,7 @@ impl Probe {
             }
             Err(error) => (false, error.to_string()),
         };
-        [Check { name: "queue".to_owned(), critical: false, ok, detail }, cards]
+        [Check { name: "queue".to_owned(), critical: false, ok, detail }, cards, audit]
     }
 
     async fn chat(&self, chat: &Arc<dyn Chat>) -> Check {
@@ -162,11 +169,21 @@ impl HealthProbe for Probe {
     }
 }
 
+/// What it means that a row of the audit log has waited for so long.
+fn sealed(seconds: f64) -> (bool, String) {
+    if seconds <= OLDEST_UNSEALED_SECONDS {
+        return (true, "its rows are sealed within a second".to_owned());
+    }
+    let why = "the server's log says why, and `watchkeeper audit verify` where; what is not sealed can be changed without a trace";
+    (false, format!("a row has waited for {seconds:.0} s to be sealed: {why}"))
+}
+
 /// Sets the gauges of what waits.
 fn show(depths: &Depths) {
     gauge!("watchkeeper_queue_depth").set(depths.queue as f64);
     gauge!("watchkeeper_jobs_waiting").set(depths.jobs_waiting as f64);
     gauge!("watchkeeper_cards_late").set(depths.cards_late as f64);
+    gauge!("watchkeeper_audit_unsealed_oldest_seconds").set(depths.oldest_unsealed_age.unwrap_or_default().as_secs_f64());
     gauge!("watchkeeper_runs_unknown").set(depths.runs_unknown as f64);
     gauge!("watchkeeper_runs_unknown_oldest_seconds").set(depths.oldest_unknown_age.unwrap_or_default().as_secs_f64());
 }
@@ -175,10 +192,27 @@ fn describe() {
     describe_gauge!("watchkeeper_queue_depth", "Events that wait to be decided.");
     describe_gauge!("watchkeeper_jobs_waiting", "Jobs that wait or are being carried out.");
     describe_gauge!("watchkeeper_cards_late", "Cards that did not reach their channel for more than a minute.");
+    describe_gauge!(
+        "watchkeeper_audit_unsealed_oldest_seconds",
+        Unit::Seconds,
+        "How long the oldest row of the audit log that is not sealed has waited: about a second at most, or nobody can seal it."
+    );
     describe_gauge!("watchkeeper_runs_unknown", "Runs whose outcome nobody knows: their targets stay locked until a person settles them.");
     describe_gauge!(
         "watchkeeper_runs_unknown_oldest_seconds",
         Unit::Seconds,
         "How long the one of them that waits longest has waited; 0 if there is none."
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_log_that_is_not_sealed_any_more_is_told() {
+        assert!(sealed(0.0).0 && sealed(60.0).0);
+        let (ok, detail) = sealed(61.0);
+        assert!(!ok && detail.contains("61 s"), "{detail}");
+    }
 }

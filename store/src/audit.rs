@@ -1,14 +1,17 @@
 //! The audit log: one row per decision, each with a keyed hash of its own; sealed into a chain a moment later (`chain.rs`).
 
-use domain::audit::{AuditRow, NewAudit};
+use domain::audit::{AuditRow, NewAudit, Unreadable};
 use jiff::Timestamp;
 
-use crate::codec::{clean, from_doc, from_word, micros, time, to_doc, word};
+use crate::codec::{Tried, clean, from_doc, from_word, micros, time, to_doc, word};
 use crate::incidents::escape_like;
 use crate::tx::{exec, exec_rows, rows};
 use crate::{Error, Store, Tx};
 
-pub(crate) type Row = (i64, i64, String, String, String, String, String, String, String, Option<i64>);
+pub(crate) type Row = (i64, Tried<i64>, Text, Text, Text, Text, Text, Text, Text, Option<i64>);
+/// What a row says, as it is stored: when, who, what, about what, whether, why, the details.
+pub(crate) type Said = (Tried<i64>, Text, Text, Text, Text, Text, Text);
+pub(crate) type Text = Tried<String>;
 
 /// Which rows of the audit log; empty fields match all.
 #[derive(Clone, Debug, Default)]
@@ -67,21 +70,21 @@ impl Tx {
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn audit_rows(&mut self, after_seq: i64, limit: i64) -> Result<Vec<AuditRow>, Error> {
+    pub async fn audit_rows(&mut self, after_seq: i64, limit: i64) -> Result<Vec<Result<AuditRow, Unreadable>>, Error> {
         let found: Vec<Row> = rows!(
             self,
             "select seq, at, actor, action, object, decision, reason, detail, mac, batch from audit where seq > $1 order by seq limit $2",
             after_seq,
             limit
         );
-        found.into_iter().map(read).collect()
+        Ok(found.into_iter().map(read).collect())
     }
 
     /// Rows, newest first.
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn newest_audit(&mut self, filter: &AuditFilter) -> Result<Vec<AuditRow>, Error> {
+    pub async fn newest_audit(&mut self, filter: &AuditFilter) -> Result<Vec<Result<AuditRow, Unreadable>>, Error> {
         let begins = |text: &str| format!("{}%", escape_like(&clean(&text.to_lowercase())));
         let found: Vec<Row> = rows!(
             self,
@@ -95,7 +98,7 @@ impl Tx {
             begins(&filter.object),
             filter.limit
         );
-        found.into_iter().map(read).collect()
+        Ok(found.into_iter().map(read).collect())
     }
 
     /// Counts refusals of the unknown, who get no row each: an attacker must not be able to fill the log.
@@ -144,17 +147,35 @@ impl Store {
 }
 
 /// A row from the database.
-pub(crate) fn read((seq, at, actor, action, object, decision, reason, detail, mac, batch): Row) -> Result<AuditRow, Error> {
-    let row = NewAudit {
-        at: time("audit", seq, at)?,
-        actor,
-        action,
-        object,
-        decision: from_word("audit", seq, &decision)?,
-        reason,
-        detail: from_doc("audit", seq, &detail)?,
+pub(crate) fn read((seq, at, actor, action, object, decision, reason, detail, mac, batch): Row) -> Result<AuditRow, Unreadable> {
+    let (row, mac) = content(seq, (at, actor, action, object, decision, reason, detail), mac);
+    match row {
+        Ok(row) => Ok(AuditRow { seq, row, mac, batch }),
+        Err(why) => Err(Unreadable { seq, why, mac }),
+    }
+}
+
+/// What a row says, and its keyed hash: without that the row cannot be read either.
+pub(crate) fn content(
+    seq: i64,
+    (at, actor, action, object, decision, reason, detail): Said,
+    mac: Text,
+) -> (Result<NewAudit, String>, String) {
+    let why = |error: Error| if let Error::Corrupt { why, .. } = error { why } else { error.to_string() };
+    let (mac, keyed) = mac.0.map_or_else(|why| (String::new(), Err(why)), |mac| (mac, Ok(())));
+    let row = || -> Result<NewAudit, String> {
+        keyed?;
+        Ok(NewAudit {
+            at: time("audit", seq, at.0?).map_err(why)?,
+            actor: actor.0?,
+            action: action.0?,
+            object: object.0?,
+            decision: from_word("audit", seq, &decision.0?).map_err(why)?,
+            reason: reason.0?,
+            detail: from_doc("audit", seq, &detail.0?).map_err(why)?,
+        })
     };
-    Ok(AuditRow { seq, row, mac, batch })
+    (row(), mac)
 }
 
 /// The row as it will be read back: the hash must fit that.

@@ -2,31 +2,41 @@
 
 use std::collections::BTreeSet;
 
-use domain::audit::{AuditRow, Content, Link, NewAudit, START, Seal, chain};
+use domain::audit::{AuditRow, Content, Link, START, Seal, Unreadable, chain, chain_unreadable};
 use domain::canonical::{Digest, digest};
 
-use crate::codec::{corrupt, from_doc, from_word, micros, time};
+use crate::audit::{Text, content};
+use crate::codec::{Tried, corrupt, micros, time};
 use crate::tx::{exec, exec_rows, row, rows};
 use crate::{Error, Store, Tx};
 
 type SealRow = (i64, i64, i64, i64, Vec<u8>, Vec<u8>, String);
-type LinkRow = (i64, i64, Option<Vec<u8>>, Option<Vec<u8>>, i64, String, String, String, String, String, String, String);
+type LinkRow = (i64, i64, Tried<Option<Vec<u8>>>, Tried<Option<Vec<u8>>>, Tried<i64>, Text, Text, Text, Text, Text, Text, Text);
 
 /// A row's place in the chain: batch and number.
 pub type Place = (i64, i64);
 
+/// What was sealed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// How many rows.
+    pub rows: usize,
+    /// Those of them that could not be read: whoever verifies will hear of them, for ever.
+    pub unreadable: Vec<Unreadable>,
+}
+
 impl Store {
-    /// Seals the rows that wait, at most so many; how many they were. Any number of processes may call it at any time: the batch's number goes
+    /// Seals the rows that wait, at most so many. Any number of processes may call it at any time: the batch's number goes
     /// to one of them, and the others have sealed nothing.
     ///
     /// Rows are chained in the order in which they can be seen, not in that of their numbers: on PostgreSQL a smaller number may be committed
-    /// later, and then it goes into a later batch.
+    /// later, and then it goes into a later batch. One that cannot be read has its place in the chain as such, and keeps no other waiting.
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn seal_audit(&self, most: i64) -> Result<usize, Error> {
-        if self.read().await?.unsealed_audit(0, 1).await?.is_empty() {
-            return Ok(0);
+    pub async fn seal_audit(&self, most: i64) -> Result<Sealed, Error> {
+        if self.read().await?.audit_waiting(0, 1).await?.is_empty() {
+            return Ok(Sealed::default());
         }
         let mut tx = self.begin().await?;
         match tx.seal(most).await {
@@ -36,7 +46,7 @@ impl Store {
             }
             Err(Error::Conflict | Error::Retry) => {
                 tx.rollback().await?;
-                Ok(0)
+                Ok(Sealed::default())
             }
             Err(error) => Err(error),
         }
@@ -44,20 +54,25 @@ impl Store {
 }
 
 impl Tx {
-    async fn seal(&mut self, most: i64) -> Result<usize, Error> {
+    async fn seal(&mut self, most: i64) -> Result<Sealed, Error> {
         let last = self.last_seal().await?;
         let (batch, rows, prev_hash) = last.as_ref().map_or((1, 0, START), |seal| (seal.batch + 1, seal.rows, seal.hash));
-        let waiting = self.unsealed_audit(0, most).await?;
-        let Some(newest) = waiting.last() else { return Ok(0) };
+        let waiting = self.audit_waiting(0, most).await?;
         let mut head = prev_hash;
         let mut links: Vec<(i64, Vec<u8>, Vec<u8>)> = Vec::with_capacity(waiting.len());
-        for (seq, mac, row) in &waiting {
-            let hash = chain(head, batch, *seq, mac, *row);
-            links.push((*seq, head.0.to_vec(), hash.0.to_vec()));
+        let mut unreadable = Vec::new();
+        for row in waiting {
+            let (seq, hash) = match &row {
+                Ok(row) => (row.seq, chain(head, batch, row.seq, &row.mac, digest(&row.row))),
+                Err(row) => (row.seq, chain_unreadable(head, batch, row.seq, &row.mac)),
+            };
+            links.push((seq, head.0.to_vec(), hash.0.to_vec()));
+            unreadable.extend(row.err());
             head = hash;
         }
+        let Some(seq) = links.last().map(|link| link.0) else { return Ok(Sealed::default()) };
         let rows = rows + links.len() as i64;
-        let seal = Seal { batch, at: self.core.clock.now(), rows, seq: newest.0, prev_hash, hash: head, mac: String::new() };
+        let seal = Seal { batch, at: self.core.clock.now(), rows, seq, prev_hash, hash: head, mac: String::new() };
         let seal = self.core.audit_keys.seal(as_stored(seal));
         // First: whoever is second fails on the batch's number, before any row is touched.
         exec!(
@@ -82,20 +97,14 @@ impl Tx {
         if found.unwrap_or_default().0 != links.len() as i64 {
             return Err(Error::Conflict);
         }
-        Ok(links.len())
-    }
-
-    /// The rows that wait to be sealed, behind this number: number, keyed hash, digest.
-    async fn unsealed_audit(&mut self, after: i64, most: i64) -> Result<Vec<(i64, String, Digest)>, Error> {
-        let waiting = self.audit_waiting(after, most).await?;
-        Ok(waiting.into_iter().map(|row| (row.seq, row.mac, digest(&row.row))).collect())
+        Ok(Sealed { rows: links.len(), unreadable })
     }
 
     /// The rows that wait to be sealed, behind this number, in order.
     ///
     /// # Errors
     /// As any use of the database.
-    pub async fn audit_waiting(&mut self, after: i64, most: i64) -> Result<Vec<AuditRow>, Error> {
+    pub async fn audit_waiting(&mut self, after: i64, most: i64) -> Result<Vec<Result<AuditRow, Unreadable>>, Error> {
         let found: Vec<crate::audit::Row> = rows!(
             self,
             "select seq, at, actor, action, object, decision, reason, detail, mac, batch from audit \
@@ -103,7 +112,7 @@ impl Tx {
             after,
             most
         );
-        found.into_iter().map(crate::audit::read).collect()
+        Ok(found.into_iter().map(crate::audit::read).collect())
     }
 
     /// Sealed rows behind a place, in the order of the chain. One that cannot be read is told as such.
@@ -171,19 +180,9 @@ fn seal((batch, at, rows, seq, prev_hash, hash, mac): SealRow) -> Result<Seal, E
 }
 
 fn link((seq, batch, prev_hash, hash, at, actor, action, object, decision, reason, detail, mac): LinkRow) -> Link {
-    let content = || -> Result<NewAudit, Error> {
-        Ok(NewAudit {
-            at: time("audit", seq, at)?,
-            actor,
-            action,
-            object,
-            decision: from_word("audit", seq, &decision)?,
-            reason,
-            detail: from_doc("audit", seq, &detail)?,
-        })
-    };
-    let content = content().map_or_else(|error| Content::Unreadable(error.to_string()), Content::Row);
-    let hash_of = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| hash_from(&bytes));
+    let (content, mac) = content(seq, (at, actor, action, object, decision, reason, detail), mac);
+    let hash_of = |bytes: Tried<Option<Vec<u8>>>| bytes.0.ok().flatten().and_then(|bytes| hash_from(&bytes));
+    let content = content.map_or_else(Content::Unreadable, Content::Row);
     Link { seq, batch, mac, prev_hash: hash_of(prev_hash), hash: hash_of(hash), content }
 }
 

@@ -88,6 +88,9 @@ impl Store {
     /// The clock was set back by so much: what waits for a time that lies ahead waits for so much less, or for nothing if that time was reached by the clock
     /// as it was. Gives how many jobs do. For some it may be too early now; they look for themselves.
     ///
+    /// So it is with runs, whose times cooldowns and budgets are counted from; what the run itself says stays what the clock showed. A request for
+    /// approval whose beginning lies ahead cannot be given the time that is left of it: whoever waits for it looks now, and ends it.
+    ///
     /// # Errors
     /// As any use of the database.
     pub async fn bring_forward(&self, by: SignedDuration) -> Result<u64, Error> {
@@ -95,13 +98,21 @@ impl Store {
         let now = tx.db_now().await?;
         // What the clock showed.
         let shown = after(now, by);
-        let mut moved = [0, 0];
-        for (count, (table, time, of)) in
-            moved.iter_mut().zip([("jobs", "due_at", "state <> 'dead'"), ("queue", "not_before", "not_before > 0")])
-        {
+        let mut moved = [0; 4];
+        for (count, (table, time, of)) in moved.iter_mut().zip([
+            ("jobs", "due_at", "state <> 'dead'"),
+            ("queue", "not_before", "not_before > 0"),
+            ("runs", "finished_at", "finished_at is not null"),
+            ("runs", "created_at", "1 = 1"),
+        ]) {
             let sql =
                 format!("update {table} set {time} = case when {time} > $1 then {time} - ($1 - $2) else $2 end where {of} and {time} > $2");
             *count = exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), shown, now);
+        }
+        for (kind, key, state) in [("approval.expire", "id", "pending"), ("run.advance", "run_id", "approved")] {
+            let of = format!("select {key} from approvals where created_at > $1 and state = '{state}'");
+            let sql = format!("update jobs set due_at = $1 where kind = '{kind}' and state <> 'dead' and due_at > $1 and key in ({of})");
+            exec!(tx, sqlx::AssertSqlSafe(sql.as_str()), now);
         }
         tx.changed(Change::Jobs);
         tx.changed(Change::Events);

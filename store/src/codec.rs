@@ -6,12 +6,37 @@ use std::fmt::Display;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sqlx::error::BoxDynError;
+use sqlx::{Database, Decode, Type, ValueRef};
 
 use crate::Error;
 
 /// Microseconds since 1970, the databases' form of a time.
 pub(crate) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
+}
+
+/// A value, or why it is none: one damaged row must not hide those that are read with it.
+pub(crate) struct Tried<T>(pub(crate) Result<T, String>);
+
+impl<DB: Database, T: Type<DB>> Type<DB> for Tried<T> {
+    fn type_info() -> DB::TypeInfo {
+        T::type_info()
+    }
+
+    fn compatible(_: &DB::TypeInfo) -> bool {
+        // Whatever stands there: SQLite keeps any type in any column.
+        true
+    }
+}
+
+impl<'r, DB: Database, T: Type<DB> + Decode<'r, DB>> Decode<'r, DB> for Tried<T> {
+    fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
+        if !value.is_null() && !T::compatible(&value.type_info()) {
+            return Ok(Self(Err(format!("a value has another type: {}", value.type_info()))));
+        }
+        Ok(Self(T::decode(value).map_err(|error| error.to_string())))
+    }
 }
 
 /// A time from the database.

@@ -25,6 +25,8 @@ pub struct Depths {
     pub jobs_dead: i64,
     /// Cards that did not reach their channel for more than a minute: the platform cannot be reached, or refuses them.
     pub cards_late: i64,
+    /// How long the oldest row of the audit log that is not sealed has waited.
+    pub oldest_unsealed_age: Option<SignedDuration>,
     /// Events that failed too often.
     pub dead_letters: i64,
     /// Runs that have not ended.
@@ -55,6 +57,8 @@ impl Tx {
              count(case when state <> 'dead' and kind = 'chat.card' and error is not null and created_at < $1 - 60000000 then 1 end) from jobs",
             now
         );
+        // Whatever stands there as its time.
+        let unsealed: Option<(i64,)> = row!(self, "select cast(at as bigint) from audit where batch is null order by seq limit 1");
         let letters: Option<(i64,)> = row!(self, "select count(*) from dead_letters");
         let runs: Option<(i64, i64)> = row!(
             self,
@@ -73,6 +77,7 @@ impl Tx {
             oldest_job_age: age(due),
             jobs_dead,
             cards_late,
+            oldest_unsealed_age: age(unsealed.map(|(at,)| at)),
             dead_letters: letters.unwrap_or_default().0,
             runs_active,
             runs_unknown,

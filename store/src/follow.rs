@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use domain::audit::{Cut, FaultKind, Link, Report, Seal, Verifier};
+use domain::audit::{AuditRow, Cut, FaultKind, Link, Report, Seal, Unreadable, Verifier};
 
 use crate::tx::row;
 use crate::{Error, Store, Tx};
@@ -23,14 +23,16 @@ pub enum Step<'a> {
     /// The end of a batch.
     Seal(&'a Seal),
     /// A row that is not sealed yet.
-    Waiting(&'a domain::audit::AuditRow),
+    Waiting(&'a AuditRow),
+    /// One of those that cannot be read.
+    Unreadable(&'a Unreadable),
 }
 
 impl Store {
     /// Hands the whole audit log as it stands now to `visit`, which may end the way by an error.
     ///
     /// # Errors
-    /// As any use of the database, if a seal or a waiting row cannot be read, and what `visit` says. [`Error::Conflict`] at the end if rows were let
+    /// As any use of the database, if a seal cannot be read, and what `visit` says. [`Error::Conflict`] at the end if rows were let
     /// go of on the way: walk again.
     pub async fn walk_audit<E: From<Error>>(&self, mut visit: impl FnMut(Step<'_>) -> Result<(), E>) -> Result<(), E> {
         // What is sealed while we walk belongs to the next walk.
@@ -64,9 +66,9 @@ impl Store {
         loop {
             let waiting = self.read().await?.audit_waiting(after, PAGE).await?;
             let Some(last) = waiting.last() else { break };
-            after = last.seq;
+            after = last.as_ref().map_or_else(|row| row.seq, |row| row.seq);
             for row in &waiting {
-                visit(Step::Waiting(row))?;
+                visit(row.as_ref().map_or_else(Step::Unreadable, Step::Waiting))?;
             }
         }
         if self.read().await?.audit_cut().await? == cut { Ok(()) } else { Err(Error::Conflict.into()) }
@@ -94,6 +96,7 @@ impl Store {
                 Step::Link(link) => verifier.link(link),
                 Step::Seal(seal) => verifier.seal(seal),
                 Step::Waiting(row) => verifier.unsealed(row),
+                Step::Unreadable(row) => verifier.unsealed_unreadable(row),
             }
             steps += 1;
             if steps.is_multiple_of(PAGE as u64) {

@@ -4,6 +4,7 @@
 //! SQL lives here alone, one text for both databases; where they truly differ, a visible branch says so.
 
 mod accept;
+mod aging;
 mod alerts;
 mod approvals;
 mod at_once;
@@ -67,7 +68,7 @@ use domain::id::{IncidentId, RunId};
 pub use at_once::{Arrivals, Asks, Decider, Key, Known, Stored};
 pub use audit::AuditFilter;
 pub use cards::{CardParts, CardPost};
-pub use chain::Place;
+pub use chain::{Place, Sealed};
 pub use cut::{AuditPruned, Signature};
 pub use depths::Depths;
 pub use ends::Did;

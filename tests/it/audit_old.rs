@@ -101,7 +101,7 @@ async fn long_ago(dir: &Path, days: i64) -> anyhow::Result<()> {
         let mut tx = store.begin().await?;
         tx.audit_all(&[row(1), row(2), row(3), row(4)]).await?;
         tx.commit().await?;
-        ensure!(store.seal_audit(10).await? == 4);
+        ensure!(store.seal_audit(10).await?.rows == 4);
     }
     store.close().await;
     Ok(())

@@ -151,6 +151,40 @@ async fn a_clock_that_is_set_ahead_and_back_keeps_nothing_waiting() -> anyhow::R
     .await
 }
 
+/// The machine's clock is set ahead by more than anything is kept, and back. Retention looks at once, by its own schedule, and takes nothing.
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_makes_nothing_old() -> anyhow::Result<()> {
+    harness::rounds("clock set ahead by two years, with SQLite", 1, async |tally| {
+        let (plan, clock) = WallClock::of(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?)?;
+        let world = plan.with(json!({ "incidents": { "resolve_after": "1s" } })).start().await?;
+        let alert = Alert::new("Past");
+        world.send(std::slice::from_ref(&alert)).await?;
+        world.send(&[alert.resolved()]).await?;
+        world.incident_in(1, "closed", SOON).await?;
+        let audit = world.audit().await?.len();
+        let looked = async |after: f64| {
+            eventually(SOON, async || {
+                let looked = world.metric("watchkeeper_prune_last_success_timestamp_seconds").await?;
+                ensure!(looked > after, "no round of retention since {after}: {looked}");
+                Ok(looked)
+            })
+            .await
+        };
+        let before = looked(0.0).await?;
+        clock.set(730 * 24 * 3600)?;
+        tally.faults += 1;
+        looked(before + 700.0 * 24.0 * 3600.0).await?;
+        ensure!(world.count("watchkeeper_pruned_rows_total").await? == 0.0, "something went");
+        ensure!(world.metric("watchkeeper_retention_clock_behind_seconds").await? > 700.0 * 24.0 * 3600.0, "it is not told");
+        clock.set(0)?;
+        world.incident_in(1, "closed", SOON).await?;
+        ensure!(world.audit().await?.len() >= audit, "rows of the audit log went");
+        ensure!(world.log().contains("nothing more goes for its age"), "nobody is told");
+        Ok(())
+    })
+    .await
+}
+
 /// One replica's machine is an hour ahead, then the database's clock is: neither makes a second owner of a run that is under way.
 #[tokio::test]
 async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {

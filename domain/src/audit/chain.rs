@@ -159,15 +159,31 @@ impl From<&Seal> for Checkpoint {
 
 /// The hash of a row that follows `prev`.
 pub fn chain(prev: Digest, batch: i64, seq: i64, mac: &str, row: Digest) -> Digest {
+    let mut hash = place(b"watchkeeper audit row\n", prev, (batch, seq), mac);
+    hash.update(row.0);
+    Digest(hash.finalize().into())
+}
+
+/// The hash of a row that nobody could read when it was its turn.
+///
+/// What stands behind it must not wait for somebody to mend it: rows that are not sealed can be removed without a trace, so one row that is made
+/// unreadable would open the whole rest of the log. Nothing is given away by going on. The hash has a beginning of its own and covers no content, so
+/// neither a content that is written there later nor a digest in its place ever fits, and whoever verifies names the row for ever. Its keyed hash is
+/// covered, by which the true content can still be told with the key.
+pub fn chain_unreadable(prev: Digest, batch: i64, seq: i64, mac: &str) -> Digest {
+    Digest(place(b"watchkeeper audit unreadable row\n", prev, (batch, seq), mac).finalize().into())
+}
+
+/// What both cover.
+fn place(kind: &[u8], prev: Digest, (batch, seq): (i64, i64), mac: &str) -> Sha256 {
     let mut hash = Sha256::new();
-    hash.update(b"watchkeeper audit row\n");
+    hash.update(kind);
     hash.update(prev.0);
     hash.update(batch.to_be_bytes());
     hash.update(seq.to_be_bytes());
     hash.update((mac.len() as u64).to_be_bytes());
     hash.update(mac);
-    hash.update(row.0);
-    Digest(hash.finalize().into())
+    hash
 }
 
 /// Tells seals from rows, whose text begins with a brace.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{AuditKeys, AuditRow, Checkpoint, Content, Cut, Link, START, Seal, chain};
+use super::{AuditKeys, AuditRow, Checkpoint, Content, Cut, Link, START, Seal, Unreadable, chain, chain_unreadable};
 use crate::canonical::Digest;
 
 /// Faults that are told in full; further ones are counted.
@@ -82,6 +82,8 @@ pub struct Fault {
 pub enum FaultKind {
     /// A row is not what was sealed.
     Changed,
+    /// A row cannot be read: nobody knows what it says.
+    Unreadable,
     /// A row or a seal does not fit its keyed hash: somebody without the key wrote it.
     Forged,
     /// What stands before a row is not what stood there: rows were removed, inserted or moved.
@@ -214,14 +216,18 @@ impl Verifier {
     /// A row that is not sealed yet. Call it after all batches.
     pub fn unsealed(&mut self, row: &AuditRow) {
         self.report.unsealed += 1;
-        if row.seq < 1 {
-            // It would never be sealed.
-            self.report.fault(FaultKind::Form, Some(row.seq), None, format!("row {} has a number that no row is given", row.seq));
-        }
+        self.numbered(row.seq);
         if let Some(keys) = &self.keys {
             let fits = keys.made(&row.row, &row.mac);
             self.count_keyed(fits, Some(row.seq), None, format!("row {} does not fit its keyed hash: it was changed or forged", row.seq));
         }
+    }
+
+    /// The same for one that cannot be read.
+    pub fn unsealed_unreadable(&mut self, row: &Unreadable) {
+        self.report.unsealed += 1;
+        self.numbered(row.seq);
+        self.report.fault(FaultKind::Unreadable, Some(row.seq), None, format!("row {} cannot be read: {}", row.seq, row.why));
     }
 
     /// Something that could not be read as what it should be.
@@ -267,6 +273,13 @@ impl Verifier {
         }
     }
 
+    fn numbered(&mut self, seq: i64) {
+        if seq < 1 {
+            // It would never be sealed.
+            self.report.fault(FaultKind::Form, Some(seq), None, format!("row {seq} has a number that no row is given"));
+        }
+    }
+
     fn judge(&mut self, link: &Link) {
         let (seq, batch) = (Some(link.seq), Some(link.batch));
         if let (Some(keys), Content::Row(row)) = (&self.keys, &link.content) {
@@ -276,17 +289,19 @@ impl Verifier {
         if matches!(link.content, Content::Digest(_)) {
             self.report.left_out += 1;
         }
-        let Some(digest) = link.content.digest() else {
-            let why = if let Content::Unreadable(why) = &link.content { why.as_str() } else { "" };
-            self.report.fault(FaultKind::Changed, seq, batch, format!("row {} cannot be read: {why}", link.seq));
-            return;
-        };
-        let (Some(prev), Some(hash)) = (link.prev_hash, link.hash) else {
+        let hashes = link.prev_hash.zip(link.hash);
+        let never_read = hashes.is_some_and(|(prev, hash)| hash == chain_unreadable(prev, link.batch, link.seq, &link.mac));
+        if let Content::Unreadable(why) = &link.content {
+            let since = if never_read { ", and could not be when it was sealed" } else { "" };
+            self.report.fault(FaultKind::Unreadable, seq, batch, format!("row {} cannot be read{since}: {why}", link.seq));
+        }
+        let Some((prev, hash)) = hashes else {
             self.report.fault(FaultKind::Changed, seq, batch, format!("the hashes of row {} cannot be read", link.seq));
             return;
         };
-        if hash != chain(prev, link.batch, link.seq, &link.mac, digest) {
-            self.report.fault(FaultKind::Changed, seq, batch, format!("row {} is not what was sealed: it was changed or moved", link.seq));
+        if link.content.digest().is_some_and(|digest| hash != chain(prev, link.batch, link.seq, &link.mac, digest)) {
+            let how = if never_read { "it could not be read then" } else { "it was changed or moved" };
+            self.report.fault(FaultKind::Changed, seq, batch, format!("row {} is not what was sealed: {how}", link.seq));
         }
         if self.head.is_some_and(|head| head != prev) {
             let text = format!("row {} does not follow what stands before it: rows were removed, inserted or moved", link.seq);

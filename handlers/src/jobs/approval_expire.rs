@@ -28,16 +28,19 @@ impl Job for ApprovalExpire {
         let Some(mut approval) = batch.tx.approval(id).await?.filter(|approval| approval.state == ApprovalState::Pending) else {
             return Ok(Done::Finished);
         };
-        if batch.now < approval.expires_at {
-            return Ok(Done::Again(approval.expires_at));
-        }
+        // One that was asked for at a time that is still to come, by a clock that has been set back since, would last for longer than it was to.
+        let why = match approval.is_to_come(batch.now) {
+            true => "the clock was set back after it was asked for",
+            false if batch.now < approval.expires_at => return Ok(Done::Again(approval.expires_at)),
+            false => "nobody decided in time",
+        };
         let votes = approval.votes.len();
         approval.state = ApprovalState::Expired;
         approval.decided_at = Some(batch.now);
         batch.tx.put_approval(&approval, votes).await?;
         match batch.tx.run(approval.run).await? {
             Some(mut run) if run.state == RunState::AwaitingApproval => {
-                runs::put_state(&mut batch, &mut run, RunState::Refused, Some("nobody decided in time".to_owned())).await?;
+                runs::put_state(&mut batch, &mut run, RunState::Refused, Some(why.to_owned())).await?;
                 if let Some(incident) = run.incident {
                     batch.tell(incident, EntryKind::Approval, None, format!("The request to approve {} expired.", run.runbook));
                     batch.note_automation(incident, format!("{} was not approved in time", run.runbook)).await?;

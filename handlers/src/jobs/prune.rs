@@ -72,11 +72,16 @@ impl Job for Prune {
     }
 
     async fn run(&self, cx: &Cx, _row: &Row) -> Result<Done, JobError> {
-        let began = cx.clock.now();
+        // Not the wall clock's: what goes cannot be taken back.
+        let now = match cx.store.look_at_age().await {
+            Ok(now) => now,
+            Err(store::Error::Retry) => return Ok(Done::Again(cx.clock.now() + SOON)),
+            Err(error) => return Err(error.into()),
+        };
         let mut steps = STEPS;
         for what in Aging::ALL {
             let age = SignedDuration::try_from(cx.retention.of(what).as_std()).unwrap_or(SignedDuration::MAX);
-            let Ok(before) = began.checked_sub(age) else { continue };
+            let Ok(before) = now.checked_sub(age) else { continue };
             let (mut from, mut limit) = (0, ROWS);
             loop {
                 if steps == 0 || cx.wake.stopping() || !cx.claim.still_ours() {

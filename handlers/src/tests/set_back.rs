@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use domain::act::Verb;
 use domain::action::ActionError;
+use domain::approval::ApprovalState;
 use domain::event::Status::Firing;
 use domain::event::{Heartbeat, NewEvent};
 use domain::incident::IncidentState;
@@ -18,9 +19,13 @@ use crate::{Beat, Pulse, Worker};
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 async fn set_back(world: &World) {
-    world.clock.advance(-HOUR);
+    set_back_by(world, HOUR).await;
+}
+
+async fn set_back_by(world: &World, by: SignedDuration) {
+    world.clock.advance(-by);
     world.cx.wake.pace.forget();
-    world.cx.store.bring_forward(HOUR).await.unwrap();
+    world.cx.store.bring_forward(by).await.unwrap();
 }
 
 #[tokio::test]
@@ -92,6 +97,65 @@ async fn what_waits_for_a_person_is_on_the_card_whatever_ended_meanwhile() {
     world.pass(10).await;
     let card = world.script.lock().unwrap().cards.last().unwrap().clone();
     assert!(card.buttons.iter().any(|button| button.label == "Approve"), "{:?}", card.buttons);
+}
+
+#[tokio::test]
+async fn a_cooldown_that_began_meanwhile_lasts_from_the_setting_back() {
+    let world = World::new("auto").await;
+    world.pass(3600).await;
+    world.alert("api", Firing).await;
+    world.resolve_after(60, "api").await;
+    set_back(&world).await;
+    world.pass(120).await;
+    world.pass(120).await;
+    world.alert("api", Firing).await;
+    let held = world.runs().await.into_iter().find(|run| run.state == RunState::Held).expect("the second run is held");
+    assert!(held.reason.as_deref().is_some_and(|why| why.contains("cools down")), "{held:?}");
+    world.pass(600 - 240 - 1).await;
+    assert_eq!(world.script.lock().unwrap().changes, 1, "no shorter than it is to be");
+    world.pass(1).await;
+    assert_eq!(world.script.lock().unwrap().changes, 2);
+}
+
+#[tokio::test]
+async fn a_request_for_approval_from_meanwhile_ends_and_one_from_before_lasts_as_long_as_it_was_to() {
+    for (by, asked_before) in [(3600, false), (600, false), (600, true)] {
+        let world = World::new("approve").await;
+        world.pass(if asked_before { 0 } else { by }).await;
+        world.alert("api", Firing).await;
+        world.pass(if asked_before { by } else { 0 }).await;
+        assert_eq!(world.approval().await.state, ApprovalState::Pending);
+        set_back_by(&world, SignedDuration::from_secs(by)).await;
+        world.pass(0).await;
+        let states = async || (world.approval().await.state, world.run().await.state);
+        let ended = (ApprovalState::Expired, RunState::Refused);
+        if asked_before {
+            world.pass(15 * 60 - 1).await;
+            assert_eq!(states().await, (ApprovalState::Pending, RunState::AwaitingApproval));
+            world.pass(1).await;
+            assert_eq!((states().await, world.run().await.reason.unwrap().as_str()), (ended, "nobody decided in time"));
+        } else {
+            assert_eq!(states().await, ended, "set back by {by} s");
+            assert!(world.run().await.reason.unwrap().contains("the clock was set back"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_approved_meanwhile_and_has_not_begun_does_not_begin() {
+    let world = World::new("approve").await;
+    world.pass(600).await;
+    world.alert("api", Firing).await;
+    let approval = world.approval().await.id;
+    assert!(world.act("bob", Verb::Pause { paused: true, reason: "look".to_owned() }).await.done);
+    world.act("ann", Verb::Approve { approval }).await;
+    assert_eq!((world.approval().await.state, world.run().await.state), (ApprovalState::Approved, RunState::Held));
+    set_back_by(&world, SignedDuration::from_secs(600)).await;
+    world.pass(0).await;
+    assert_eq!(world.run().await.state, RunState::Refused);
+    assert!(world.act("bob", Verb::Pause { paused: false, reason: String::new() }).await.done);
+    world.pass(700).await;
+    assert_eq!(world.script.lock().unwrap().changes, 0);
 }
 
 /// Counts the signs of life that we send.

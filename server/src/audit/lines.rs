@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 
 use anyhow::Context;
-use domain::audit::{AuditKeys, AuditRow, Content, Cut, FaultKind, Link, NewAudit, Report, Seal, Verifier};
+use domain::audit::{AuditKeys, AuditRow, Content, Cut, FaultKind, Link, NewAudit, Report, Seal, Unreadable, Verifier};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{Step, Store};
@@ -29,6 +29,8 @@ pub(crate) enum Line {
     Seal(Seal),
     /// A row that is not sealed yet.
     Waiting(AuditRow),
+    /// One of those that cannot be read, and so may be one that was asked for.
+    Unreadable(Unreadable),
     /// The last: without it something was cut off.
     End {
         /// Lines before this one.
@@ -126,6 +128,7 @@ impl<W: Write> Writer<W> {
                 self.line(&Line::Waiting(row.clone()))
             }
             Step::Waiting(_) => Ok(()),
+            Step::Unreadable(row) => self.line(&Line::Unreadable(row.clone())),
         }
     }
 
@@ -242,6 +245,7 @@ pub(crate) fn verify(
                 verifier.unsealed(&row);
                 seen(&row.row, verifier.so_far());
             }
+            Ok(Line::Unreadable(row)) => verifier.unsealed_unreadable(&row),
             Ok(Line::End { lines }) => {
                 whole = true;
                 if lines + 1 != number {

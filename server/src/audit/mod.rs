@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::audit::{AuditDecision, Checkpoint, NewAudit};
+use domain::audit::{AuditDecision, Checkpoint, NewAudit, Unreadable};
 use domain::canonical::Digest;
 use domain::duration::Dur;
+use domain::inbox::Inbox;
 use domain::time::Clock;
 use jiff::Timestamp;
 use serde_json::json;
@@ -19,6 +20,7 @@ use store::{AuditPruned, Error, Store};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::about_ourselves;
 use crate::config::Config;
 use crate::keys;
 use checkpoints::Signer;
@@ -114,11 +116,20 @@ impl Sealer {
     /// Lets go of one step's worth of what is old; when to look again.
     async fn prune(&self) -> Duration {
         let Some(seen) = self.said.lock().await.checkpoint else { return Duration::ZERO };
-        let before = self.keep.before(self.clock.now());
+        let now = match self.old_by().await {
+            Ok(Some(now)) => now,
+            // Nobody has looked at the clock yet.
+            Ok(None) | Err(Error::Retry) => return PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "the old rows of the audit log stay for now");
+                return PAUSE;
+            }
+        };
+        let before = self.keep.before(now);
         let sign = |cut: &domain::audit::Cut| (self.signer.public_key(), self.signer.sign_bytes(cut.statement().as_bytes()));
         match self.store.prune_audit(before, &seen, sign).await {
             Ok(AuditPruned::Nothing) => {
-                self.thin().await;
+                self.thin(now).await;
                 PRUNE
             }
             Ok(AuditPruned::Gone(rows)) => {
@@ -143,10 +154,10 @@ impl Sealer {
     }
 
     /// Lets go of old checkpoints that later ones make needless.
-    async fn thin(&self) {
+    async fn thin(&self, now: Timestamp) {
         // Nothing is appended meanwhile.
         let _said = self.said.lock().await;
-        let (file, now) = (self.file.clone(), self.clock.now());
+        let file = self.file.clone();
         match tokio::task::spawn_blocking(move || checkpoints::thin(&file, now)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(gone)) => tracing::info!(gone, "of old checkpoints one a day stays"),
@@ -171,13 +182,34 @@ impl Sealer {
     async fn seal(&self) -> anyhow::Result<()> {
         loop {
             let sealed = self.store.seal_audit(MOST).await?;
-            metrics::counter!("watchkeeper_audit_rows_sealed_total").increment(sealed as u64);
-            if sealed < MOST as usize {
+            metrics::counter!("watchkeeper_audit_rows_sealed_total").increment(sealed.rows as u64);
+            if !sealed.unreadable.is_empty() {
+                self.raise(&sealed.unreadable).await;
+            }
+            if sealed.rows < MOST as usize {
                 break;
             }
         }
         let due = self.said.lock().await.at.is_none_or(|at| at.elapsed() >= self.every);
         if due { self.say().await } else { Ok(()) }
+    }
+
+    /// Rows that nobody can read are damage, or somebody's work: an incident about ourselves.
+    async fn raise(&self, rows: &[Unreadable]) {
+        metrics::counter!("watchkeeper_audit_rows_unreadable_total").increment(rows.len() as u64);
+        for row in rows {
+            let Unreadable { seq, why, .. } = row;
+            tracing::error!(seq, why, "a row of the audit log cannot be read, and was sealed as such: run `watchkeeper audit verify`");
+            let summary = format!(
+                "Row {seq} of the audit log cannot be read ({why}): the database was changed or is damaged. The log goes on behind it, and \
+                 `watchkeeper audit verify` names the row."
+            );
+            // One alert for all of them: its own incident has an audit row, too.
+            let told = about_ourselves("AuditRowUnreadable", "audit-row".to_owned(), "audit", summary, self.clock.now());
+            if let Err(error) = self.store.accept(told).await {
+                tracing::error!(%error, "the incident about a row of the audit log could not be stored");
+            }
+        }
     }
 
     /// Says where the chain stands, if it stands elsewhere than when it was said last.
@@ -193,6 +225,11 @@ impl Sealer {
         metrics::gauge!("watchkeeper_audit_checkpoint_timestamp_seconds").set(checkpoint.at.as_second() as f64);
         *said = Said { hash: Some(seal.hash), checkpoint: Some(checkpoint), at: Some(Instant::now()) };
         Ok(())
+    }
+
+    /// The time by which things are old: not the wall clock's.
+    async fn old_by(&self) -> Result<Option<Timestamp>, Error> {
+        self.store.read().await?.old_by().await
     }
 
     async fn last_seal(&self) -> Result<Option<domain::audit::Seal>, Error> {

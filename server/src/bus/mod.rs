@@ -134,7 +134,7 @@ pub(crate) fn check_version(version: &str) -> anyhow::Result<()> {
 }
 
 /// An incident about ourselves, by the front door.
-fn about_ourselves(alertname: &str, fingerprint: String, source: &str, summary: String, now: Timestamp) -> Delivery {
+pub(crate) fn about_ourselves(alertname: &str, fingerprint: String, source: &str, summary: String, now: Timestamp) -> Delivery {
     let labels = [("alertname", alertname), ("severity", "high"), ("source", source)];
     let sighting = Sighting {
         fingerprint,

@@ -38,6 +38,48 @@ on_both! {
         assert_eq!(rounds(&store, Aging::Events, world.now() - DAY).await, 1);
     }
 
+    async fn a_clock_that_is_set_ahead_makes_nothing_old_until_it_has_been_there_for_a_day(world) {
+        let store = world.open("a").await;
+        store.accept(delivery("am", vec![sighting("x", Firing, world.now())], world.now())).await.unwrap();
+        handle(&store, 1).await;
+        let right = world.now();
+        let round = async |store: &Store| {
+            let now = store.look_at_age().await.unwrap();
+            assert_eq!(store.read().await.unwrap().old_by().await.unwrap(), Some(now));
+            rounds(store, Aging::Events, now - DAY * 30).await
+        };
+        assert_eq!((store.read().await.unwrap().old_by().await.unwrap(), round(&store).await), (None, 0));
+        world.clock.advance(DAY * 400);
+        assert_eq!(round(&store).await, 0);
+        // It is set back, and nothing was lost by it.
+        world.clock.advance(-DAY * 400);
+        assert_eq!((round(&store).await, store.look_at_age().await.unwrap()), (0, right));
+
+        // It stays there. A start in between, or a look by another replica, changes nothing.
+        world.clock.advance(DAY * 400);
+        assert_eq!(round(&store).await, 0);
+        store.close().await;
+        drop(store);
+        let store = world.open("b").await;
+        for _ in 0..143 {
+            world.clock.advance(SignedDuration::from_mins(10));
+            assert_eq!(round(&store).await, 0);
+        }
+        world.clock.advance(SignedDuration::from_mins(10));
+        assert_eq!((round(&store).await, left(&store, Aging::Events).await), (1, 0));
+    }
+
+    async fn a_store_from_before_begins_with_what_was_heard_last(world) {
+        let store = world.open("a").await;
+        let heard = world.now();
+        store.accept(delivery("am", vec![sighting("x", Firing, heard)], heard)).await.unwrap();
+        world.clock.advance(DAY * 400);
+        assert_eq!(store.look_at_age().await.unwrap(), heard);
+        // One that cannot be read is as none.
+        commit(&store, async |tx| tx.set_flag("retention.clock", &json!("noon")).await).await.unwrap();
+        assert_eq!(store.look_at_age().await.unwrap(), heard);
+    }
+
     async fn closed_incidents_go_with_everything_of_theirs(world) {
         let store = world.open("a").await;
         let at = world.now();

@@ -2,10 +2,11 @@
 
 use domain::event::Status::Firing;
 use domain::inbox::Inbox;
+use domain::run::{Run, RunState};
 use jiff::SignedDuration;
 
 use super::jobs::{LEASE, claim, enqueue};
-use super::make::{delivery, job, sighting};
+use super::make::{delivery, job, run, sighting};
 use super::on_both;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
@@ -33,6 +34,26 @@ on_both! {
         let mut look = store.read().await.unwrap();
         assert_eq!(look.job_due("timer", "long").await.unwrap(), Some(right + HOUR * 2), "it looks for itself whether that is too early");
         assert_eq!(look.job_due("timer", "due").await.unwrap(), None, "it waits for nothing");
+    }
+
+    async fn what_cooldowns_and_budgets_are_counted_from_lies_ahead_no_longer(world) {
+        let store = world.open("a").await;
+        let right = world.now();
+        let before = Run { finished_at: Some(right), state: RunState::Succeeded, ..run(None, &["web"], right) };
+        world.clock.advance(HOUR);
+        let meanwhile = Run { finished_at: Some(world.now()), state: RunState::Succeeded, ..run(None, &["web"], world.now()) };
+        let mut tx = store.begin().await.unwrap();
+        tx.insert_run(&before).await.unwrap();
+        tx.insert_run(&meanwhile).await.unwrap();
+        tx.commit().await.unwrap();
+        world.clock.advance(MINUTE - HOUR);
+        store.bring_forward(HOUR).await.unwrap();
+        let target = before.plan.targets().into_iter().next().unwrap().to_owned();
+        let mut tx = store.read().await.unwrap();
+        let times: Vec<_> = tx.runs_on_target_since(&before.runbook, &target, right - HOUR).await.unwrap();
+        let times: Vec<_> = times.into_iter().map(|(_, _, created, finished)| (created, finished)).collect();
+        assert_eq!(times, [(right, Some(right)), (world.now(), Some(world.now()))]);
+        assert_eq!(tx.run(meanwhile.id).await.unwrap().unwrap(), meanwhile, "what it says itself is what the clock showed");
     }
 
     async fn an_event_that_waits_for_its_retry_is_brought_forward(world) {

@@ -157,7 +157,7 @@ on_both! {
         assert_eq!((tx.heartbeats().await.unwrap().len(), tx.samples("am").await.unwrap().len()), (1, 1));
         assert!(tx.flag("paused").await.unwrap().is_some() && tx.rule_set("d1").await.unwrap().is_some());
         let audit = tx.audit_rows(0, 10).await.unwrap();
-        assert!(store.audit_intact(&audit[0]).unwrap(), "written by the first version, under the key of these tests");
+        assert!(store.audit_intact(audit[0].as_ref().unwrap()).unwrap(), "written by the first version, under the key of these tests");
         let (links, seals) = (tx.audit_links((0, 0), 10).await.unwrap(), tx.audit_seals(0, 10).await.unwrap());
         let mut verifier = Verifier::new(Some(AuditKeys::new(vec![vec![7; 32].into()]).unwrap()), []);
         links.iter().for_each(|link| verifier.link(link));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::audit::{AuditDecision, NewAudit};
+use domain::audit::{AuditDecision, AuditRow, NewAudit};
 use domain::duration::Dur;
 use domain::id::{IncidentId, SessionId, TokenId};
 use domain::incident::IncidentState;
@@ -187,16 +187,16 @@ on_both! {
         let mut tx = store.begin().await.unwrap();
         tx.audit(&row).await.unwrap();
         tx.rollback().await.unwrap();
-        let rows = store.read().await.unwrap().audit_rows(0, 10).await.unwrap();
+        let rows = read(&store, 0, 10).await;
         assert_eq!(rows.len(), 2);
         assert_eq!((rows[0].row.at, &rows[0].row.detail, rows[0].row.decision), (world.now(), &row.detail, AuditDecision::Refused));
         assert!(store.audit_intact(&rows[0]).unwrap() && store.audit_intact(&rows[1]).unwrap());
-        assert_eq!(store.read().await.unwrap().audit_rows(rows[0].seq, 10).await.unwrap(), rows[1..]);
+        assert_eq!(read(&store, rows[0].seq, 10).await, rows[1..]);
 
         let mut tx = store.begin().await.unwrap();
         tx.sql("update audit set decision = 'allowed' where decision = 'refused'").await.unwrap();
         tx.commit().await.unwrap();
-        let forged = store.read().await.unwrap().audit_rows(0, 1).await.unwrap();
+        let forged = read(&store, 0, 1).await;
         assert!(!store.audit_intact(&forged[0]).unwrap());
         let stranger = Store::open(crate::Options { audit_keys: vec![vec![8; 32].into()], url: "sqlite::memory:".to_owned(), ..world.options("b") });
         assert!(!stranger.await.unwrap().audit_intact(&rows[0]).unwrap(), "another key");
@@ -313,4 +313,10 @@ on_both! {
         }
         assert_eq!(firsts, 1);
     }
+}
+
+/// Rows of the audit log, all of which can be read.
+async fn read(store: &Store, after: i64, limit: i64) -> Vec<AuditRow> {
+    let rows = store.read().await.unwrap().audit_rows(after, limit).await.unwrap();
+    rows.into_iter().map(Result::unwrap).collect()
 }

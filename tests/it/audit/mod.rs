@@ -4,6 +4,7 @@ mod evidence;
 mod page;
 mod refused;
 mod sealed;
+mod unreadable;
 
 use std::path::Path;
 

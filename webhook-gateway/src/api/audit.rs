@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
+use domain::audit::{AuditRow, Unreadable};
 use domain::permission::Right;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,10 +26,15 @@ struct Filter {
     limit: Option<i64>,
 }
 
-/// `GET /audit?after=&limit=`: oldest first, as `{items, next}`; ask again with `after=next`.
+/// `GET /audit?after=&limit=`: oldest first, as `{items, next}`; ask again with `after=next`. Of a row that cannot be read it says `{seq, unreadable}`.
 async fn list(State(app): State<App>, caller: Caller, Asked(asked): Asked<Filter>) -> Result<Json<Value>, ApiError> {
     caller.needs(&app, Right::Audit).await?;
     let rows = ask(&app, async { app.store.read().await?.audit_rows(asked.after, page(asked.limit)).await }).await?;
-    let next = rows.last().map_or(asked.after, |row| row.seq);
-    Ok(Json(json!({"items": rows, "next": next})))
+    let item = |row: &Result<AuditRow, Unreadable>| match row {
+        Ok(row) => json!(row),
+        Err(row) => json!({"seq": row.seq, "unreadable": row.why}),
+    };
+    let items: Vec<Value> = rows.iter().map(item).collect();
+    let next = items.last().map_or(json!(asked.after), |item| item["seq"].clone());
+    Ok(Json(json!({"items": items, "next": next})))
 }

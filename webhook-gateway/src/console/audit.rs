@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
-use domain::audit::{AuditDecision, AuditRow, NewAudit, Seal};
+use domain::audit::{AuditDecision, AuditRow, NewAudit, Seal, Unreadable};
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -34,10 +34,12 @@ struct Filter {
     object: String,
 }
 
+/// A row with whether its keyed hash fits, if it can be read.
+type Row = Result<(AuditRow, bool), Unreadable>;
+
 /// What the page shows.
 struct Seen {
-    /// Each with whether its keyed hash fits.
-    rows: Vec<(AuditRow, bool)>,
+    rows: Vec<Row>,
     seal: Option<Seal>,
     waiting: usize,
 }
@@ -56,8 +58,11 @@ async fn list(State(app): State<App>, viewer: Viewer, Query(filter): Query<Filte
     let seen = ask(&app, async {
         let mut tx = app.store.read().await?;
         let rows = tx.newest_audit(&wanted).await?;
-        let checked = rows.into_iter().map(|row| app.store.audit_intact(&row).map(|intact| (row, intact)));
-        let rows = checked.collect::<Result<Vec<_>, _>>()?;
+        let check = |row: Result<AuditRow, Unreadable>| match row {
+            Ok(row) => app.store.audit_intact(&row).map(|intact| Ok((row, intact))),
+            Err(row) => Ok(Err(row)),
+        };
+        let rows = rows.into_iter().map(check).collect::<Result<Vec<_>, _>>()?;
         Ok(Seen { rows, seal: tx.last_seal().await?, waiting: tx.audit_waiting(0, PAGE).await?.len() })
     })
     .await?;
@@ -68,12 +73,12 @@ async fn list(State(app): State<App>, viewer: Viewer, Query(filter): Query<Filte
         div.panel { (form(&filter)) }
         (table(&seen.rows, now))
         @if seen.rows.len() as i64 == PAGE {
-            @if let Some((last, _)) = seen.rows.last() {
+            @if let Some(last) = seen.rows.last().map(seq) {
                 form method="get" action="/audit" {
                     @for (name, value) in [("actor", &filter.actor), ("action", &filter.action), ("object", &filter.object)] {
                         input type="hidden" name=(name) value=(value);
                     }
-                    input type="hidden" name="before" value=(last.seq);
+                    input type="hidden" name="before" value=(last);
                     button type="submit" { "Older" }
                 }
             }
@@ -83,7 +88,7 @@ async fn list(State(app): State<App>, viewer: Viewer, Query(filter): Query<Filte
 }
 
 fn state(seen: &Seen, now: Timestamp) -> Markup {
-    let wrong = seen.rows.iter().filter(|(_, intact)| !intact).count();
+    let wrong = seen.rows.iter().filter(|row| !matches!(row, Ok((_, true)))).count();
     html! {
         @if wrong > 0 {
             div.panel.flash.refused role="alert" {
@@ -118,7 +123,11 @@ fn form(filter: &Filter) -> Markup {
     }
 }
 
-fn table(rows: &[(AuditRow, bool)], now: Timestamp) -> Markup {
+fn seq(row: &Row) -> i64 {
+    row.as_ref().map_or_else(|row| row.seq, |(row, _)| row.seq)
+}
+
+fn table(rows: &[Row], now: Timestamp) -> Markup {
     if rows.is_empty() {
         return html! { div.panel.empty { p { "No row fits." } } };
     }
@@ -126,7 +135,17 @@ fn table(rows: &[(AuditRow, bool)], now: Timestamp) -> Markup {
         div.panel {
             table {
                 thead { tr { th { "#" } th { "When" } th { "Who" } th { "What" } th.wide { "About" } th { "Outcome" } th.wide { "Seal" } } }
-                tbody { @for (row, intact) in rows { (line(row, *intact, now)) } }
+                tbody {
+                    @for row in rows {
+                        @match row {
+                            Ok((row, intact)) => (line(row, *intact, now)),
+                            Err(row) => tr id={ "audit-" (row.seq) } {
+                                td.num { (row.seq) }
+                                td colspan="6" { (badge("failed")) " It cannot be read: " (row.why) }
+                            },
+                        }
+                    }
+                }
             }
         }
     }

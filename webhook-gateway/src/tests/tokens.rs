@@ -15,7 +15,7 @@ use super::world::{World, call, get, send};
 /// Actor, action and reason of every row of the audit log.
 async fn audit(world: &World) -> Vec<(String, String, String)> {
     let rows = world.store.read().await.unwrap().audit_rows(0, 100).await.unwrap();
-    rows.into_iter().map(|row| (row.row.actor, row.row.action, row.row.reason)).collect()
+    rows.into_iter().map(Result::unwrap).map(|row| (row.row.actor, row.row.action, row.row.reason)).collect()
 }
 
 async fn make(world: &World, with: &str, body: Value) -> (StatusCode, Value) {

@@ -232,6 +232,56 @@ fn the_key_of_another_log_is_called_so() {
     assert!(verify(&log(&[3, 2]), Some(rotated), &[]).is_sound(), "a second active key");
 }
 
+/// The second row could not be read when it was sealed.
+fn log_with_an_unreadable_row() -> Log {
+    let mut log = log(&[3, 2]);
+    log.links[1].content = Content::Unreadable("no".to_owned());
+    let (keys, mut head) = (keys(7), START);
+    for link in &mut log.links {
+        let place = (link.batch, link.seq, link.mac.as_str());
+        link.prev_hash = Some(head);
+        head = match link.content.digest() {
+            Some(digest) => chain(head, place.0, place.1, place.2, digest),
+            None => chain_unreadable(head, place.0, place.1, place.2),
+        };
+        link.hash = Some(head);
+    }
+    let ends = [log.links[2].hash.unwrap(), head];
+    let mut prev_hash = START;
+    for (seal, hash) in log.seals.iter_mut().zip(ends) {
+        *seal = keys.seal(Seal { prev_hash, hash, ..seal.clone() });
+        prev_hash = hash;
+    }
+    log.checkpoints = vec![Checkpoint::from(&log.seals[1])];
+    log
+}
+
+#[test]
+fn a_row_that_was_sealed_unread_is_named_and_never_sound_whatever_stands_there_later() {
+    let told = |log: &Log| {
+        let told = |report: Report| report.faults.into_iter().map(|fault| (fault.kind, fault.seq)).collect::<Vec<_>>();
+        all_ways(log).map(told)
+    };
+    let log = log_with_an_unreadable_row();
+    assert_eq!(told(&log), [(); 3].map(|()| vec![(FaultKind::Unreadable, Some(4))]), "all others are sound");
+    let true_row = row(4);
+    let hash = log.links[1].hash.unwrap();
+    for content in [
+        Content::Row(true_row.clone()),
+        Content::Digest(crate::canonical::digest(&true_row)),
+        Content::Digest(hash),
+        Content::Digest(START),
+    ] {
+        let mut mended = log.clone();
+        mended.links[1].content = content;
+        assert_eq!(told(&mended), [(); 3].map(|()| vec![(FaultKind::Changed, Some(4))]));
+    }
+    // What was before it and is not there any more is missed all the same.
+    let mut shorter = log.clone();
+    shorter.links.remove(0);
+    assert!(told(&shorter).iter().all(|faults| faults.contains(&(FaultKind::Broken, Some(4)))));
+}
+
 #[test]
 fn the_end_is_missed_where_a_checkpoint_saw_it() {
     let whole = log(&[3, 2, 2]);

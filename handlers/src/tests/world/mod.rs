@@ -270,7 +270,7 @@ impl World {
     /// Reasons of everything that was refused, as audited.
     pub(super) async fn refusals(&self) -> Vec<String> {
         let rows = self.cx.store.read().await.unwrap().audit_rows(0, 1000).await.unwrap();
-        let refused = rows.into_iter().filter(|row| row.row.decision == domain::audit::AuditDecision::Refused);
+        let refused = rows.into_iter().map(Result::unwrap).filter(|row| row.row.decision == domain::audit::AuditDecision::Refused);
         refused.map(|row| row.row.reason).collect()
     }
 }
