@@ -243,6 +243,52 @@ async fn streams_that_let_go_of_what_is_acknowledged_follow_too() -> anyhow::Res
     Ok(())
 }
 
+/// Another consumer of a work queue has one of the subjects, which is this kind of stream's own reason to refuse. What was read before is read on.
+#[tokio::test]
+async fn subjects_that_nats_refuses_leave_the_consumer_as_it_was() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let context = stream(&nats, stream::Config { retention: stream::RetentionPolicy::WorkQueue, ..Default::default() }).await?;
+    let others =
+        consumer::pull::Config { durable_name: Some("others".to_owned()), filter_subject: "task.failed".to_owned(), ..Default::default() };
+    context.get_stream("TASKS").await?.create_consumer(others).await?;
+    let mut world = plan(&nats, &["task.created"])?.allow("NATS refuses the changed subjects").start().await?;
+    publish(&context, &[("task.created", 1)]).await?;
+    tasks(&world, &context, &[1]).await?;
+    world.stop().await?;
+    publish(&context, &[("task.created", 2), ("task.failed", 3)]).await?;
+    restarted_with(&mut world, &["task.created", "task.failed"]).await?;
+    publish(&context, &[("task.created", 4)]).await?;
+    tasks(&world, &context, &[1, 2, 4]).await?;
+    let health = world.http().get(format!("{}/readyz", world.url())).send().await?.text().await?;
+    ensure!(health.contains("those before are read"), "{health}");
+    Ok(())
+}
+
+/// What somebody set about the consumer is theirs.
+#[tokio::test]
+async fn a_consumer_that_follows_keeps_what_else_was_set_about_it() -> anyhow::Result<()> {
+    let nats = Nats::start().await?;
+    let context = stream(&nats, stream::Config::default()).await?;
+    let mut world = plan(&nats, &["task.created"])?.start().await?;
+    follows(&context, &["task.created"]).await?;
+    let set = consumer::pull::Config {
+        durable_name: Some("watchkeeper-tasks".to_owned()),
+        filter_subjects: vec!["task.created".to_owned()],
+        ack_policy: consumer::AckPolicy::Explicit,
+        ack_wait: Duration::from_secs(77),
+        max_ack_pending: 33,
+        ..Default::default()
+    };
+    context.get_stream("TASKS").await?.update_consumer(set).await?;
+    world.stop().await?;
+    restarted_with(&mut world, &["task.created", "task.failed"]).await?;
+    follows(&context, &["task.created", "task.failed"]).await?;
+    let config = consumer(&context).await?.config;
+    ensure!(config.max_ack_pending == 33 && config.ack_wait == Duration::from_secs(77), "{config:?}");
+    publish(&context, &[("task.failed", 1)]).await?;
+    tasks(&world, &context, &[1]).await
+}
+
 #[tokio::test]
 async fn messages_follow_a_changed_map_without_a_restart() -> anyhow::Result<()> {
     let nats = Nats::start().await?;

@@ -95,7 +95,7 @@ impl Inbound {
         let mut looked = self.consumer(source, subscription, stream, *started).await?;
         *started = true;
         let mut messages = looked.consumer.stream().heartbeat(Duration::from_secs(5)).expires(Duration::from_secs(20)).messages().await?;
-        self.state.set(source, None);
+        self.state.set(source, looked.refused.clone());
         tracing::info!(source, stream = %subscription.stream, "taking messages from NATS");
         let mut every = tokio::time::interval(LOOK);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -218,6 +218,8 @@ struct Looked {
     stream: Stream,
     consumer: PullConsumer,
     mark: Option<Mark>,
+    /// Why its subjects are not those of the configuration.
+    refused: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Opening, transactions, and migrations over data.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use domain::audit::{AuditKeys, Verifier};
@@ -9,8 +8,8 @@ use domain::inbox::Inbox;
 use sqlx::{Connection, Executor};
 
 use super::make::{delivery, sighting};
-use super::{World, migrate_further, on_both};
-use crate::{Backend, Error, IncidentFilter, Options, RunFilter, Store, schema};
+use super::{migrate_further, on_both};
+use crate::{Backend, Error, IncidentFilter, RunFilter, Store, schema};
 
 on_both! {
     async fn what_was_accepted_is_there_after_a_restart(world) {

@@ -1,5 +1,6 @@
 //! What is SQLite's alone: its files, its plans and its log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::Status::Firing;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::Info;
+use domain::canonical::ContentKey;
 use domain::inbox::Inbox;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -48,7 +49,8 @@ impl Taker {
     /// Looks at the stream again and again, for as long as we are the ones who take from it.
     pub(super) async fn watch(&self, ours: &CancellationToken) {
         while !ours.is_cancelled() {
-            if let Err(error) = self.look().await {
+            let looked = tokio::select! { looked = self.look() => looked, () = ours.cancelled() => return };
+            if let Err(error) = looked {
                 // The lanes say what is wrong.
                 tracing::debug!(error = %format!("{error:#}"), "the stream of deliveries cannot be looked at");
             }
@@ -66,7 +68,7 @@ impl Taker {
         if let Some(before) = &before
             && let Some(how) = before.lost(&now)
         {
-            self.tell(before, &now, &how).await?;
+            self.tell(before, &how).await?;
         }
         if before.as_ref() != Some(&now) {
             let mut tx = self.store.begin().await?;
@@ -76,15 +78,20 @@ impl Taker {
         Ok(())
     }
 
-    async fn tell(&self, before: &Known, now: &Known, how: &str) -> anyhow::Result<()> {
+    async fn tell(&self, before: &Known, how: &str) -> anyhow::Result<()> {
         let name = &self.settings.stream;
         let summary = format!(
             "Deliveries on the stream {name} that were answered and not taken yet are lost: {how}. {} waited when it was last looked at, and more may have \
              come. Look what happened in that time; alerts that still fire are sent again by Alertmanager.",
             before.waiting
         );
-        let fingerprint = format!("ingest/{name}/{}/{}", now.made, now.last);
-        self.store.accept(about_ourselves("DeliveriesLost", fingerprint, name, summary, self.store.clock().now())).await?;
+        // By what was known, which stays until this is noted: whoever tells it again, after a kill or beside us, tells the same.
+        let fingerprint = format!("ingest/{name}/{}/{}", before.made, before.last);
+        let mut told = about_ourselves("DeliveriesLost", fingerprint.clone(), name, summary, self.store.clock().now());
+        for event in &mut told.events {
+            event.key = ContentKey::of(&[b"lost", fingerprint.as_bytes()]);
+        }
+        self.store.accept(told).await?;
         metrics::counter!("watchkeeper_ingest_losses_total").increment(1);
         tracing::error!(stream = %name, waiting = before.waiting, how, "deliveries were lost that had been answered");
         Ok(())
