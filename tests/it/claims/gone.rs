@@ -32,7 +32,7 @@ async fn commands_whose_host_is_gone_are_left_alone_until_it_is_back() -> anyhow
             plan.merge(json!({ "programs": [work, ledger.program], "targets": { "left": place, "lost": place } }));
             let step = |program: &Path, word: &str, target: &str| {
                 let with = json!({ "program": program, "args": [word], "target": target });
-                json!([{ "id": "work", "uses": "command", "with": with, "timeout": "20s" }])
+                json!([{ "id": "work", "uses": "command", "with": with, "timeout": "60s" }])
             };
             with_remedy(plan, "left", &step(&work, "left", "left"));
             with_remedy(plan, "lost", &step(&work, "lost", "lost"));

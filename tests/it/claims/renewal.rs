@@ -90,7 +90,7 @@ async fn not_trusted() -> anyhow::Result<bool> {
     let (ledger, dir) = (plan.ledger()?, plan.dir().to_owned());
     let gate = plan.script("gate", "#!/bin/sh\ntouch waits\nwhile [ ! -e go ]; do sleep 0.1; done\n")?;
     let write = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": ledger.program, "args": [word] } });
-    let look = json!({ "id": "gate", "uses": "command", "with": { "program": gate, "cwd": dir }, "effect": "read_only", "timeout": "30s" });
+    let look = json!({ "id": "gate", "uses": "command", "with": { "program": gate, "cwd": dir }, "effect": "read_only", "timeout": "2m" });
     plan.merge(json!({ "programs": [gate, ledger.program] }));
     with_remedy(&mut plan, "unsure", &json!([write("one"), look, write("two")]));
     let world = plan.allow("the store").start().await?;
