@@ -36,6 +36,8 @@ async fn what_takes_longer_than_a_lease_is_renewed() -> anyhow::Result<()> {
         anyhow::Ok((holder.to_owned(), until.to_owned()))
     };
     let (socket_of, _) = eventually(SOON, socket).await?;
+    // Now, because it takes a while and the command is looked at from its beginning.
+    a.token("ann").await?;
     a.send(&[Alert::new("slow")]).await?;
     lines(&ledger, 1).await?;
     let mut claims = BTreeSet::new();
