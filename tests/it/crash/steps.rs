@@ -16,7 +16,7 @@ async fn a_killed_server_goes_on_at_the_step_where_it_was() -> anyhow::Result<()
     let ledger = plan.ledger()?;
     let write = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": ledger.program, "args": [word] } });
     let look = json!({
-        "id": "gate", "uses": "http.check", "with": { "target": "demo" }, "retry": { "attempts": 240, "delay": "500ms", "max_delay": "500ms" },
+        "id": "gate", "uses": "http.check", "with": { "target": "demo" }, "retry": { "attempts": 20, "delay": "3s", "max_delay": "3s" },
     });
     let pause = json!({ "id": "pause", "uses": "wait", "with": { "for": "3s" } });
     automatic(&mut plan, &json!([write("one"), look, write("two"), pause, write("three")]));
