@@ -116,7 +116,7 @@ pub(super) async fn begun(ledger: &Ledger) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_step_on_an_agents_target_is_carried_out_there() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
-    let (plan, edge, ledger) = plan(&nats, &nats.url(), &["hello"], "20s").await?;
+    let (plan, edge, ledger) = plan(&nats, &nats.url(), &["hello"], "60s").await?;
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
     let run = world.run_in("succeeded", SOON).await?;
@@ -147,27 +147,31 @@ async fn a_step_on_an_agents_target_is_carried_out_there() -> anyhow::Result<()>
 async fn a_partition_leaves_a_later_result_or_a_question_and_never_a_second_run() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
     let cable = Cable::lay(&nats.url()).await?;
-    let (plan, _edge, ledger) = plan(&nats, &cable.url, &["sleep", "3"], "6s").await?;
+    let (plan, _edge, ledger) = plan(&nats, &cable.url, &["until", "dark"], "15s").await?;
     let mut world = plan.start().await?;
+    // The step's time is for the step.
+    agent_where(&world, |agent| agent["here"] == true).await?;
     world.send(&[Alert::service_down()]).await?;
     begun(&ledger).await?;
-    cable.cut.store(true, Ordering::SeqCst);
+    cable.cut(true).await?;
+    // So that it ends while nobody can be told.
+    ledger.let_go("dark")?;
     let run = world.run_in("unknown", SOON * 2).await?;
     ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
-    assert_eq!(ledger.lines(), ["sleep 3"]);
-    cable.cut.store(false, Ordering::SeqCst);
+    assert_eq!(ledger.lines(), ["until dark"]);
+    cable.cut(false).await?;
     // Whoever looks after what earlier starts left asks again, and the agent tells what it had done.
     world.kill9()?;
     world.start().await?;
     world.run_in("succeeded", SOON * 3).await?;
-    assert_eq!(ledger.lines(), ["sleep 3"]);
+    assert_eq!(ledger.lines(), ["until dark"]);
     Ok(())
 }
 
 /// A connection that can be cut.
 pub(super) struct Cable {
     pub(super) url: String,
-    pub(super) cut: Arc<AtomicBool>,
+    cut: Arc<AtomicBool>,
 }
 
 impl Cable {
@@ -195,6 +199,17 @@ impl Cable {
         });
         Ok(Self { url, cut })
     }
+
+    /// Cuts it, or mends it. Nothing gets through any more when it says that it is cut.
+    pub(super) async fn cut(&self, out: bool) -> anyhow::Result<()> {
+        self.cut.store(out, Ordering::SeqCst);
+        eventually(SOON, async || {
+            // Beside its own there is one of whoever accepts, and one of each connection.
+            ensure!(!out || Arc::strong_count(&self.cut) <= 2, "some are still connected");
+            Ok(())
+        })
+        .await
+    }
 }
 
 /// What an agent reports of the first step of a run.
@@ -218,7 +233,7 @@ pub(super) fn signed(claims: &impl serde::Serialize, key: &Path) -> anyhow::Resu
 #[tokio::test]
 async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
-    let (plan, edge, ledger) = plan(&nats, &nats.url(), &["hello"], "20s").await?;
+    let (plan, edge, ledger) = plan(&nats, &nats.url(), &["hello"], "60s").await?;
     let dir = plan.dir().to_owned();
     let context = jetstream::new(async_nats::connect(nats.url()).await?);
     eventually(SOON, async || Ok(context.get_stream("WATCHKEEPER_AGENTS").await?)).await?;
@@ -288,7 +303,7 @@ async fn orders_that_are_not_to_be_obeyed_are_refused_and_written_down() -> anyh
 #[tokio::test]
 async fn a_report_that_its_agent_did_not_sign_counts_for_nothing() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["hello"], "6s").await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["hello"], "12s").await?;
     let dir = plan.dir().to_owned();
     let world: World = plan.start().await?;
     agent_where(&world, |agent| agent["here"] == true).await?;

@@ -1,6 +1,5 @@
 //! Agents that are cut off in the middle of an order: in a network namespace of their own whose cable is pulled out, so that packets vanish.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -11,6 +10,7 @@ use serde_json::json;
 
 use crate::agents::{Cable, Edge, begun, plan_over};
 use crate::agents_killed::{moment, reported, settled};
+use crate::agents_roll::agent_where;
 
 /// What is between the agent and NATS.
 enum Wire {
@@ -37,10 +37,7 @@ impl Wire {
         match self {
             Self::Namespace(netns) if out => netns.cut().await,
             Self::Namespace(netns) => netns.mend().await,
-            Self::Proxy(cable) => {
-                cable.cut.store(out, Ordering::SeqCst);
-                Ok(())
-            }
+            Self::Proxy(cable) => cable.cut(out).await,
         }
     }
 
@@ -64,22 +61,24 @@ struct Dark {
 }
 
 impl Dark {
-    /// The step sleeps for so many seconds, and may take so long. The cable is pulled out while it does.
-    async fn begin(seconds: &str, limit: &str) -> anyhow::Result<Self> {
-        let dark = Self::lit(seconds, limit).await?;
+    /// The step waits for `dark`, and may take so long. The cable is pulled out while it does.
+    async fn begin(limit: &str) -> anyhow::Result<Self> {
+        let dark = Self::lit(&["until", "dark"], limit).await?;
         begun(&dark.ledger).await?;
         dark.wire.cut(true).await?;
         Ok(dark)
     }
 
-    /// The same, with the cable still in.
-    async fn lit(seconds: &str, limit: &str) -> anyhow::Result<Self> {
+    /// The step writes that, and the cable is still in.
+    async fn lit(args: &[&str], limit: &str) -> anyhow::Result<Self> {
         let (nats, wire) = Wire::lay().await?;
         let (server, agent) = (json!({ "url": nats.url() }), json!({ "url": wire.url(&nats) }));
-        let (plan, mut edge, ledger) = plan_over(&server, &agent, &["sleep", seconds], limit).await?;
+        let (plan, mut edge, ledger) = plan_over(&server, &agent, args, limit).await?;
         edge.prefix = wire.prefix();
         edge.start()?;
         let world = plan.start().await?;
+        // The step's time is for the step.
+        agent_where(&world, |agent| agent["here"] == true).await?;
         world.send(&[Alert::service_down()]).await?;
         Ok(Self { world, ledger, edge, wire, _nats: nats })
     }
@@ -96,9 +95,10 @@ impl Dark {
 #[tokio::test]
 async fn an_order_that_ends_while_its_agent_is_cut_off_is_told_afterwards() -> anyhow::Result<()> {
     harness::rounds("agent cut off before or after its order came", 1, async |tally| {
-        let dark = Dark::lit("3", "60s").await?;
+        let dark = Dark::lit(&["until", "dark"], "60s").await?;
         moment(tally, &dark.ledger).await?;
         dark.wire.cut(true).await?;
+        dark.ledger.let_go("dark")?;
         if !dark.ledger.lines().is_empty() {
             // It ends while nobody can be told.
             reported(&dark.edge).await?;
@@ -107,7 +107,7 @@ async fn an_order_that_ends_while_its_agent_is_cut_off_is_told_afterwards() -> a
         tokio::time::sleep(Duration::from_secs(2)).await;
         let runs = dark.world.runs().await?;
         ensure!(runs.iter().all(|run| run["state"] == "running"), "nobody knows yet: {runs:?}");
-        dark.is_told("sleep 3", tally).await
+        dark.is_told("until dark", tally).await
     })
     .await
 }
@@ -115,14 +115,15 @@ async fn an_order_that_ends_while_its_agent_is_cut_off_is_told_afterwards() -> a
 #[tokio::test]
 async fn an_agent_that_stays_cut_off_leaves_a_question_and_its_late_answer_counts() -> anyhow::Result<()> {
     harness::rounds("agent cut off until nobody knows", 1, async |tally| {
-        let dark = Dark::begin("3", "6s").await?;
+        let dark = Dark::begin("15s").await?;
+        dark.ledger.let_go("dark")?;
         let run = dark.world.run_in("unknown", SOON * 2).await?;
         tally.unknown += 1;
         ensure!(run["run"]["reason"].as_str().is_some_and(|reason| reason.contains("the agent edge")), "{run}");
-        assert_eq!(dark.ledger.lines(), ["sleep 3"]);
+        assert_eq!(dark.ledger.lines(), ["until dark"]);
         // Cut off for longer than a connection lives: the agent makes a new one, and tells what it had done.
         tokio::time::sleep(Duration::from_secs(5)).await;
-        dark.is_told("sleep 3", tally).await
+        dark.is_told("until dark", tally).await
     })
     .await
 }
@@ -130,13 +131,14 @@ async fn an_agent_that_stays_cut_off_leaves_a_question_and_its_late_answer_count
 #[tokio::test]
 async fn an_agent_that_is_killed_while_it_is_cut_off_tells_afterwards_what_it_had_done() -> anyhow::Result<()> {
     harness::rounds("agent cut off, then killed", 1, async |tally| {
-        let mut dark = Dark::begin("3", "90s").await?;
+        let mut dark = Dark::begin("90s").await?;
         dark.edge.kill9()?;
         tally.faults += 1;
         // Alone in the dark: it takes its command up without anybody to ask.
         dark.edge.start()?;
+        dark.ledger.let_go("dark")?;
         reported(&dark.edge).await?;
-        dark.is_told("sleep 3", tally).await
+        dark.is_told("until dark", tally).await
     })
     .await
 }

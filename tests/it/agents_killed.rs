@@ -21,7 +21,7 @@ const UNDER_WAY: u64 = 1500;
 async fn a_killed_agent_takes_its_command_up_again() -> anyhow::Result<()> {
     harness::rounds("agent killed, also with its shim", 1, async |tally| {
         let nats = Nats::start().await?;
-        let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["sleep", "3"], "40s").await?;
+        let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["sleep", "3"], "90s").await?;
         let world = plan.start().await?;
         world.send(&[Alert::service_down()]).await?;
         moment(tally, &ledger).await?;
@@ -42,7 +42,7 @@ async fn a_killed_agent_takes_its_command_up_again() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_killed_agent_begins_anew_what_its_shim_had_not_begun() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["once"], "40s").await?;
+    let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["once"], "2m").await?;
     let agent = edge.proc.as_ref().context("the agent runs")?.pid();
     eventually(SOON, async || {
         let waiting = waiting_shims(agent)?;
@@ -80,7 +80,7 @@ fn signal_all(pids: &[i64], signal: Signal) -> anyhow::Result<()> {
 async fn a_killed_server_takes_the_report_of_its_order() -> anyhow::Result<()> {
     harness::rounds("server killed while an agent carries out its order", 1, async |tally| {
         let nats = Nats::start().await?;
-        let (plan, edge, ledger) = plan(&nats, &nats.url(), &["sleep", "2"], "40s").await?;
+        let (plan, edge, ledger) = plan(&nats, &nats.url(), &["sleep", "2"], "90s").await?;
         let mut world = plan.start().await?;
         world.send(&[Alert::service_down()]).await?;
         moment(tally, &ledger).await?;
@@ -99,7 +99,7 @@ async fn a_killed_server_takes_the_report_of_its_order() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn an_agent_that_was_away_gets_its_order_later() -> anyhow::Result<()> {
-    let (_nats, world, mut edge, ledger) = away("late", "40s").await?;
+    let (_nats, world, mut edge, ledger) = away("late", "5m").await?;
     world.run_in("running", SOON).await?;
     // Time in which nobody else may do it.
     tokio::time::sleep(Duration::from_secs(3)).await;

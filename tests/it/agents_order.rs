@@ -26,7 +26,7 @@ use crate::agents::{plan_over, signed};
 use crate::agents_roll::agent_where;
 
 /// How long the step may take, in seconds.
-const TIMEOUT: i64 = 20;
+const TIMEOUT: i64 = 60;
 
 /// The time in seconds, as orders have it.
 pub(crate) fn now() -> anyhow::Result<i64> {
@@ -40,7 +40,7 @@ pub(crate) fn an_order(jti: &str, now: i64, ledger: &Ledger) -> Order {
         aud: "edge".to_owned(),
         jti: jti.to_owned(),
         iat: now,
-        exp: now + 60,
+        exp: now + 600,
         run: RunId::new(jiff::Timestamp::UNIX_EPOCH),
         step: "write".to_owned(),
         attempt: 1,
@@ -53,7 +53,7 @@ pub(crate) fn an_order(jti: &str, now: i64, ledger: &Ledger) -> Order {
             fields: [("unit".to_owned(), json!("api.service")), ("agent".to_owned(), json!("edge"))].into(),
         },
         effect: Effect::AtMostOnce,
-        deadline: now + 60,
+        deadline: now + 600,
         plan_digest: "d".to_owned(),
         approvals: vec![],
         fence: Some(Fence { epoch: 1, n: 5 }),

@@ -3,10 +3,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use async_nats::jetstream;
+use anyhow::{Context, ensure};
+use async_nats::{Subscriber, jetstream};
+use bytes::Bytes;
 use domain::announcement::{Announcement, PROTOCOL};
 use domain::order::SERVER;
+use futures::{FutureExt, StreamExt};
 use harness::eventually;
 use harness::peers::Nats;
 use harness::world::{Alert, SOON, World};
@@ -14,6 +16,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::agents::{away, plan, signed};
+
+/// Where the agent is asked to say that it is here.
+const HAIL: &str = "watchkeeper.agent.edge.hail";
 
 #[tokio::test]
 async fn an_agent_that_never_comes_is_told_nothing_and_that_is_known() -> anyhow::Result<()> {
@@ -33,7 +38,7 @@ async fn an_agent_that_never_comes_is_told_nothing_and_that_is_known() -> anyhow
 
 #[tokio::test]
 async fn a_run_that_is_stopped_while_its_agent_is_away_is_never_begun() -> anyhow::Result<()> {
-    let (nats, world, mut edge, ledger) = away("never", "60s").await?;
+    let (nats, world, mut edge, ledger) = away("never", "10m").await?;
     let run = world.run_in("running", SOON).await?;
     let path = format!("/runs/{}", run["run"]["id"].as_str().unwrap_or_default());
     let answer = world.call("ann", Method::POST, &format!("{path}/cancel"), Some(&json!({}))).await?;
@@ -107,16 +112,30 @@ async fn a_server_that_starts_again_knows_its_agents_at_once() -> anyhow::Result
     let mut world = plan.start().await?;
     agent_where(&world, |agent| agent["here"] == true).await?;
     world.stop().await?;
+    let client = async_nats::connect(nats.url()).await?;
+    let (mut hails, mut hellos) = (client.subscribe(HAIL).await?, client.subscribe("watchkeeper.agent.edge.hello").await?);
+    client.flush().await?;
     world.start().await?;
-    let began = Instant::now();
+    next(&mut hails).await?;
     agent_where(&world, |agent| agent["here"] == true).await?;
-    ensure!(began.elapsed() < Duration::from_secs(5), "unasked they say it every ten seconds: {:?}", began.elapsed());
+    // Whoever hails it has its answer: unasked it would say it every ten seconds.
+    let began = Instant::now();
+    for _ in 0..6 {
+        while let Some(Some(_)) = hellos.next().now_or_never() {}
+        client.publish(HAIL, Bytes::new()).await?;
+        next(&mut hellos).await?;
+    }
+    ensure!(began.elapsed() < Duration::from_secs(30), "six answers took {:?}", began.elapsed());
     world.stop().await?;
     edge.kill9()?;
     world.start().await?;
     let agent = agent_where(&world, |agent| agent["here"] == false).await?;
     ensure!(agent["heard_at"].is_null() && agent["announced"].is_null(), "nothing is made up: {agent}");
     Ok(())
+}
+
+async fn next(signs: &mut Subscriber) -> anyhow::Result<()> {
+    tokio::time::timeout(SOON, signs.next()).await.ok().flatten().map(drop).context("no sign")
 }
 
 /// The agent `edge` as the API shows it, once it is like this.
@@ -136,8 +155,10 @@ async fn an_agent_of_another_protocol_or_an_older_version_is_told_of_and_a_forge
     let (plan, mut edge, ledger) = plan(&nats, &nats.url(), &["hello"], "20s").await?;
     edge.kill9()?;
     let dir = plan.dir().to_owned();
-    let world = plan.start().await?;
     let client = async_nats::connect(nats.url()).await?;
+    let mut hails = client.subscribe(HAIL).await?;
+    client.flush().await?;
+    let world = plan.start().await?;
     let announce = async |key: &str, version: &str, protocol: u32| {
         let told = Announcement {
             iss: "edge".to_owned(),
@@ -153,11 +174,11 @@ async fn an_agent_of_another_protocol_or_an_older_version_is_told_of_and_a_forge
         client.flush().await?;
         anyhow::Ok(())
     };
-    // The server may not listen yet, so it is said more than once.
-    for _ in 0..10 {
-        announce("stranger.pem", "66.6.6", PROTOCOL).await?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    // Who hails listens.
+    next(&mut hails).await?;
+    announce("stranger.pem", "66.6.6", PROTOCOL).await?;
+    // Time in which it could be believed.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     ensure!(agent_where(&world, |_| true).await?["announced"].is_null(), "a stranger was believed");
     announce("edge.pem", "0.0.1", PROTOCOL).await?;
     let old = agent_where(&world, |agent| agent["here"] == true).await?;

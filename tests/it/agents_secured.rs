@@ -37,7 +37,7 @@ fn file(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
 
 /// An order goes out and its report comes back.
 async fn works(server: &Value, agent: &Value) -> anyhow::Result<()> {
-    let (plan, mut edge, ledger) = plan_over(server, agent, &["hello"], "20s").await?;
+    let (plan, mut edge, ledger) = plan_over(server, agent, &["hello"], "60s").await?;
     edge.start()?;
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
@@ -48,7 +48,7 @@ async fn works(server: &Value, agent: &Value) -> anyhow::Result<()> {
 
 /// An agent that cannot get in says why, and the server's `doctor` does too.
 async fn says(nats: &Value, word: &str) -> anyhow::Result<()> {
-    let (plan, mut edge, _) = plan_over(nats, nats, &["hello"], "20s").await?;
+    let (plan, mut edge, _) = plan_over(nats, nats, &["hello"], "60s").await?;
     edge.start()?;
     let proc = edge.proc.as_ref().context("no agent")?;
     eventually(SOON, async || {

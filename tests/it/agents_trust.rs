@@ -45,7 +45,7 @@ async fn an_order_that_was_not_allowed_is_not_begun_by_the_next_start() -> anyho
 async fn an_agent_cannot_report_what_another_was_told_to_do() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
     let link = json!({ "url": nats.url() });
-    let (mut plan, mut edge, ledger) = plan_over(&link, &link, &["hello"], "6s").await?;
+    let (mut plan, mut edge, ledger) = plan_over(&link, &link, &["hello"], "12s").await?;
     let dir = plan.dir().to_owned();
     plan.merge(json!({ "agents": { "known": { "other": { "public_key_file": dir.join("stranger.pub") } } } }));
     edge.start()?;

@@ -16,7 +16,7 @@ use crate::replicas::replica;
 /// A runbook that writes one line of the ledger when it is approved.
 fn with_ledger(plan: &mut Plan, args: &[&str]) -> anyhow::Result<Ledger> {
     let ledger = plan.ledger()?;
-    let step = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": args } });
+    let step = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": args }, "timeout": "5m" });
     plan.config["routes"][0]["remedy"]["with"] = json!({});
     plan.merge(json!({ "targets": null, "runbooks": { "restart-service": { "params": null, "steps": [step], "verify": null } } }));
     Ok(ledger)
@@ -128,12 +128,12 @@ async fn damaged_copies_are_refused(world: &World, good: &Path) -> anyhow::Resul
 #[tokio::test]
 async fn a_run_that_was_under_way_is_unknown_after_the_restore() -> anyhow::Result<()> {
     let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
-    let ledger = with_ledger(&mut plan, &["sleep", "4"])?;
+    let ledger = with_ledger(&mut plan, &["until", "copied"])?;
     plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
     let mut world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
     eventually(SOON, async || {
-        ensure!(ledger.lines() == ["sleep 4"], "{:?}", ledger.lines());
+        ensure!(ledger.lines() == ["until copied"], "{:?}", ledger.lines());
         Ok(())
     })
     .await?;
@@ -141,6 +141,7 @@ async fn a_run_that_was_under_way_is_unknown_after_the_restore() -> anyhow::Resu
     let name = file.to_str().context("no name")?.to_owned();
     let (made, said) = backup(&world, &["create", "--out", &name]).await?;
     ensure!(made, "{said}");
+    ledger.let_go("copied")?;
     world.run_in("succeeded", SOON).await?;
     world.stop().await?;
     let (done, said) = backup(&world, &["restore", &name, "--force"]).await?;
@@ -148,7 +149,7 @@ async fn a_run_that_was_under_way_is_unknown_after_the_restore() -> anyhow::Resu
     world.forget_tokens().await;
     world.start().await?;
     world.run_in("unknown", SOON).await?;
-    assert_eq!(ledger.lines(), ["sleep 4"]);
+    assert_eq!(ledger.lines(), ["until copied"]);
     Ok(())
 }
 

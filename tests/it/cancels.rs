@@ -13,10 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::replicas::replica;
 
-/// How long a command that obeys may live on after a start: a look, a signal, and a machine that others use too.
-const GONE: Duration = Duration::from_secs(12);
-
-/// A command that takes 20 s, and says when another one begins beside it.
+/// A command that takes minutes, longer than anything here waits, and says when another one begins beside it.
 struct Slow {
     pid: PathBuf,
     lines: PathBuf,
@@ -28,13 +25,13 @@ impl Slow {
         let program = plan.dir().join("work");
         let slow = Self { pid: plan.dir().join("pid"), lines: plan.dir().join("ledger") };
         let (pid, lines) = (slow.pid.display(), slow.lines.display());
-        let begin = if stubborn { "trap '' TERM; while :; do /bin/sleep 0.2; done" } else { "exec /bin/sleep 20" };
+        let begin = if stubborn { "trap '' TERM; while :; do /bin/sleep 0.2; done" } else { "exec /bin/sleep 300" };
         let text = format!(
             "#!/bin/sh\ncase \"$1\" in\nslow) echo slow >> '{lines}'; echo $$ > '{pid}.new'; mv '{pid}.new' '{pid}'; {begin} ;;\n\
              second) ! kill -0 \"$(cat '{pid}')\" || echo beside >> '{lines}'; echo second >> '{lines}' ;;\nesac\n"
         );
         plan.script("work", &text)?;
-        let step = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": program, "args": [word], "target": "api" } });
+        let step = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": program, "args": [word], "target": "api" }, "timeout": "10m" });
         plan.config["routes"][0]["remedy"] = json!({ "runbook": "restart-service", "with": { "target": "api" }, "mode": "auto" });
         let second = json!({
             "name": "second", "match": ["alertname=\"Second\""], "incident": {}, "remedy": { "runbook": "second", "mode": "auto" },
@@ -61,8 +58,8 @@ impl Slow {
     }
 
     /// Waits until it has ended.
-    async fn gone(&self, pid: i32, within: Duration) -> anyhow::Result<()> {
-        eventually(within, async || {
+    async fn gone(&self, pid: i32) -> anyhow::Result<()> {
+        eventually(SOON, async || {
             ensure!(!lives(pid), "{pid} lives");
             Ok(())
         })
@@ -81,8 +78,8 @@ async fn run_of(world: &World, runbook: &str) -> anyhow::Result<Value> {
     runs.into_iter().find(|run| run["runbook"] == runbook).with_context(|| format!("there is no run of {runbook}"))
 }
 
-async fn run_is(world: &World, runbook: &str, state: &str, within: Duration) -> anyhow::Result<Value> {
-    eventually(within, async || {
+async fn run_is(world: &World, runbook: &str, state: &str) -> anyhow::Result<Value> {
+    eventually(SOON, async || {
         let run = run_of(world, runbook).await?;
         ensure!(run["state"] == state, "{runbook} is {}: {}", run["state"], run["reason"]);
         Ok(run)
@@ -101,7 +98,7 @@ async fn cancel(world: &World) -> anyhow::Result<String> {
 /// Another run wants the target, and waits for it.
 async fn second_waits(world: &World) -> anyhow::Result<()> {
     world.send(&[Alert::new("Second")]).await?;
-    let held = run_is(world, "second", "held", SOON).await?;
+    let held = run_is(world, "second", "held").await?;
     ensure!(held["reason"].as_str().is_some_and(|why| why.contains("api")), "it is held because of {}", held["reason"]);
     Ok(())
 }
@@ -132,9 +129,9 @@ async fn what_a_killed_replica_left_behind_ends_when_it_is_back_and_its_target_w
     ensure!(lives(pid) && slow.lines() == ["slow"], "{:?}", slow.lines());
 
     a.start().await?;
-    slow.gone(pid, GONE).await?;
-    run_is(&b, "restart-service", "cancelled", SOON).await?;
-    run_is(&b, "second", "succeeded", SOON).await?;
+    slow.gone(pid).await?;
+    run_is(&b, "restart-service", "cancelled").await?;
+    run_is(&b, "second", "succeeded").await?;
     assert_eq!(slow.lines(), ["slow", "second"]);
     Ok(())
 }
@@ -158,10 +155,10 @@ async fn a_cancel_that_a_server_took_and_could_not_carry_out_is_carried_out_by_i
         world.start().await?;
         let began = Instant::now();
         world.send(&[Alert::new("Second")]).await?;
-        slow.gone(pid, GONE).await?;
-        let run = run_is(&world, "restart-service", "cancelled", SOON).await?;
+        slow.gone(pid).await?;
+        let run = run_is(&world, "restart-service", "cancelled").await?;
         ensure!(run["reason"] == "cancelled by ann", "killed: {killed}, after {:?}: {run}", began.elapsed());
-        run_is(&world, "second", "succeeded", SOON).await?;
+        run_is(&world, "second", "succeeded").await?;
         assert_eq!(slow.lines(), ["slow", "second"], "killed: {killed}");
     }
     Ok(())
@@ -174,12 +171,13 @@ async fn while_a_cancelled_command_takes_its_time_to_end_its_target_is_nobody_el
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
     let pid = slow.begun().await?;
-    let path = cancel(&world).await?;
+    // Before the cancel: ten seconds after it the command is killed.
     second_waits(&world).await?;
+    let path = cancel(&world).await?;
     ensure!(lives(pid) && world.get(&path).await?["run"]["state"] == "running", "it ended at once, so nothing is shown");
-    slow.gone(pid, SOON).await?;
-    run_is(&world, "restart-service", "cancelled", SOON).await?;
-    run_is(&world, "second", "succeeded", SOON).await?;
+    slow.gone(pid).await?;
+    run_is(&world, "restart-service", "cancelled").await?;
+    run_is(&world, "second", "succeeded").await?;
     assert_eq!(slow.lines(), ["slow", "second"]);
     Ok(())
 }
@@ -191,14 +189,14 @@ async fn a_cancel_in_the_middle_of_what_cannot_be_taken_back_leaves_a_question()
     let mut plan = Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?;
     let slow = Slow::add(&mut plan, false)?;
     let url = format!("http://{}/", listener.local_addr()?);
-    let step = json!({ "id": "slow", "uses": "http.request", "with": { "method": "POST", "url": url, "timeout": "50s", "target": "api" }, "timeout": "60s" });
+    let step = json!({ "id": "slow", "uses": "http.request", "with": { "method": "POST", "url": url, "timeout": "10m", "target": "api" }, "timeout": "11m" });
     plan.merge(json!({ "runbooks": { "restart-service": { "steps": [step] } } }));
     std::fs::write(&slow.pid, "999999999")?;
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
     let (_asked, _) = tokio::time::timeout(SOON, listener.accept()).await??;
     let path = cancel(&world).await?;
-    let run = run_is(&world, "restart-service", "unknown", SOON).await?;
+    let run = run_is(&world, "restart-service", "unknown").await?;
     ensure!(run["reason"].as_str().is_some_and(|why| why.contains("ann cancelled") && why.contains("api stays locked")), "{run}");
     second_waits(&world).await?;
     let settle = async |how: &str| {
@@ -209,8 +207,8 @@ async fn a_cancel_in_the_middle_of_what_cannot_be_taken_back_leaves_a_question()
     ensure!(!again.status.is_success() && again.json.to_string().contains("ann cancelled this run"), "{again:?}");
     let ran = settle("ran").await?;
     ensure!(ran.status.is_success(), "{ran:?}");
-    run_is(&world, "restart-service", "cancelled", SOON).await?;
-    run_is(&world, "second", "succeeded", SOON).await?;
+    run_is(&world, "restart-service", "cancelled").await?;
+    run_is(&world, "second", "succeeded").await?;
     assert_eq!(slow.lines(), ["second"]);
     Ok(())
 }

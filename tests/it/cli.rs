@@ -12,7 +12,7 @@ fn watchkeeper() -> Cmd {
 
 #[tokio::test]
 async fn the_demo_reaches_every_stage_by_itself() -> anyhow::Result<()> {
-    let done = watchkeeper().args(["demo", "--auto"]).run(Duration::from_secs(60)).await?;
+    let done = watchkeeper().args(["demo", "--auto"]).run(Duration::from_secs(180)).await?;
     let text = done.ok()?;
     for stage in
         ["was killed", "was accepted", "signed in", "Approve button", "approved", "restarted", "check passed", "closed", "All stages"]

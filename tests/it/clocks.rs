@@ -190,7 +190,7 @@ async fn a_clock_that_is_set_ahead_makes_nothing_old() -> anyhow::Result<()> {
 async fn clocks_that_are_set_make_no_second_owner() -> anyhow::Result<()> {
     harness::rounds("clocks set an hour ahead", 1, async |tally| {
         let postgres = Postgres::start().await?;
-        let (a, b, ledger, database) = pair(&postgres, "9s").await?;
+        let (a, b, ledger, database) = pair(&postgres, "15s").await?;
         let b = with_faketime(b)?.env("FAKETIME", "+1h");
         let (a, b, first) = under_way(a, b, &postgres, &database).await?;
         postgres.turn_clock(Duration::from_secs(3600)).await?;

@@ -1,7 +1,5 @@
 //! The console in a real browser: sign in, see the card appear by itself, approve, see it close. Nothing may break the page's policy.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use harness::eventually;
 use harness::fantoccini::Locator;
@@ -69,7 +67,7 @@ async fn a_link_signs_in_once_and_a_form_from_elsewhere_does_nothing() -> anyhow
     assert_eq!(status.as_u16(), 403);
     let anonymous = world.http().get(format!("{}/incidents", world.url())).send().await?;
     assert_eq!(anonymous.status().as_u16(), 303);
-    eventually(Duration::from_secs(5), async || {
+    eventually(SOON, async || {
         let state = world.incidents().await?[0]["state"].clone();
         ensure!(state == "open", "{state}");
         Ok(())

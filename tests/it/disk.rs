@@ -136,7 +136,7 @@ async fn a_full_disk_is_told_and_forgotten_when_there_is_room_again() -> anyhow:
             ensure!(alive == 200, "/livez says {alive}");
             fs::remove_file(&filler)?;
             let name = format!("{round}-after");
-            eventually(Duration::from_secs(10), async || {
+            eventually(SOON, async || {
                 let status = post(&world, &name).await?;
                 ensure!(status == 200, "{status}");
                 Ok(())
@@ -183,7 +183,7 @@ async fn the_outcome_of_a_command_that_ends_while_the_disk_is_full_is_taken_when
         );
         let work = plan.script("work", &text)?;
         plan.config["routes"][0]["remedy"] = json!({ "runbook": "restart-service", "mode": "auto" });
-        let step = json!({ "id": "work", "uses": "command", "with": { "program": work } });
+        let step = json!({ "id": "work", "uses": "command", "with": { "program": work }, "timeout": "10m" });
         plan.merge(json!({ "programs": [work], "runbooks": { "restart-service": { "params": null, "steps": [step], "verify": null } } }));
         let mut world = plan.start().await?;
         let data = seen(&mut world, &data)?;
@@ -249,7 +249,7 @@ async fn a_sync_that_fails_is_never_a_yes() -> anyhow::Result<()> {
         }
         strace.term()?;
         strace.wait(SOON).await?;
-        eventually(Duration::from_secs(10), async || {
+        eventually(SOON, async || {
             let status = post(&world, "after").await?;
             ensure!(status == 200, "{status}");
             Ok(())
@@ -313,6 +313,6 @@ async fn what_is_old_goes_while_the_server_works() -> anyhow::Result<()> {
     let (sum, count) =
         (world.metric("watchkeeper_prune_held_seconds_sum").await?, world.metric("watchkeeper_prune_held_seconds_count").await?);
     // Steps aim at 15 ms; a busy disk makes single ones longer.
-    ensure!(sum / count < 0.100, "{pruned} rows in {count} steps held writers for {:.1} ms each", 1000.0 * sum / count);
+    ensure!(sum / count < 0.250, "{pruned} rows in {count} steps held writers for {:.1} ms each", 1000.0 * sum / count);
     crate::load::all_there(&world, &first.kept).await.context("events are kept longer than bodies")
 }

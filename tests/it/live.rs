@@ -91,16 +91,17 @@ pub(crate) async fn seen_everywhere(world: &World) -> anyhow::Result<String> {
 pub(crate) async fn watched(world: &World, id: &str, release: &PathBuf) -> anyhow::Result<()> {
     let token = world.dir().join("token");
     fs::write(&token, world.token("ann").await?)?;
-    let watch = world.command(&["run", "watch", id, "--server", &world.url(), "--token-file"]).arg(&token);
-    let end = async {
-        // Watched for a while before it ends.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        fs::write(release, "")?;
-        anyhow::Ok(())
-    };
-    let (done, ended) = tokio::join!(watch.run(SOON), end);
-    ended?;
-    let said = done?.ok()?;
+    let mut watch = world.command(&["run", "watch", id, "--server", &world.url(), "--token-file"]).arg(&token).spawn()?;
+    // It ends only when it is watched.
+    eventually(SOON, async || {
+        ensure!(watch.log().contains("tick\ntick\n"), "{}", watch.log());
+        Ok(())
+    })
+    .await?;
+    fs::write(release, "")?;
+    let ended = watch.wait(SOON).await?;
+    let said = watch.log();
+    ensure!(ended.success(), "{ended}: {said}");
     ensure!(said.starts_with("begin\ntoken [redacted] end\n") && said.contains("oops\n") && said.contains("tick\ntick\n"), "{said}");
     ensure!(said.contains("tick\nbye\nwrite: succeeded: ") && said.contains("\nrestart-service succeeded: "), "{said}");
     no_secret(&said)
@@ -128,7 +129,7 @@ async fn chatting(effect: &str) -> anyhow::Result<(World, Ledger, PathBuf)> {
     let release = chatty(&plan, &ledger)?;
     plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
     let with = json!({ "program": ledger.program, "args": ["once"] });
-    let step = json!({ "id": "write", "uses": "command", "with": with, "effect": effect, "timeout": "90s" });
+    let step = json!({ "id": "write", "uses": "command", "with": with, "effect": effect, "timeout": "15m" });
     plan.merge(json!({ "runbooks": { "restart-service": { "steps": [step], "verify": null } } }));
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
@@ -179,7 +180,7 @@ async fn a_flood_is_cut_and_holds_nobody_up() -> anyhow::Result<()> {
     );
     plan.script("to-ledger", &text)?;
     plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
-    let step = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": [] }, "timeout": "90s" });
+    let step = json!({ "id": "write", "uses": "command", "with": { "program": ledger.program, "args": [] }, "timeout": "15m" });
     plan.merge(json!({ "runbooks": { "restart-service": { "steps": [step], "verify": null } } }));
     let world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
@@ -208,7 +209,7 @@ async fn what_only_looks_is_seen_too() -> anyhow::Result<()> {
 async fn what_an_agent_does_is_seen_through_restarts_of_either_side() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
     let link = json!({ "url": nats.url() });
-    let (plan, mut edge, ledger) = plan_over(&link, &link, &["once"], "90s").await?;
+    let (plan, mut edge, ledger) = plan_over(&link, &link, &["once"], "15m").await?;
     let release = chatty(&plan, &ledger)?;
     edge.start()?;
     let mut world = plan.start().await?;

@@ -17,7 +17,7 @@ async fn what_one_replica_carries_out_is_watched_on_another() -> anyhow::Result<
     let with_run = |plan: &mut Plan| {
         plan.config["routes"][0]["remedy"] = json!({ "runbook": "restart-service", "mode": "auto" });
         let with = json!({ "program": ledger.program, "args": ["once"] });
-        let step = json!({ "id": "write", "uses": "command", "with": with, "effect": "at_most_once", "timeout": "90s" });
+        let step = json!({ "id": "write", "uses": "command", "with": with, "effect": "at_most_once", "timeout": "15m" });
         plan.merge(json!({
             "programs": [ledger.program],
             "runbooks": { "restart-service": { "params": null, "steps": [step], "verify": null } },

@@ -127,7 +127,7 @@ async fn a_server_that_finds_no_nats_does_its_work_and_tells_of_it_later() -> an
 async fn an_agent_that_finds_no_nats_announces_itself_and_takes_orders_later() -> anyhow::Result<()> {
     let mut nats = nowhere().await?;
     let link = json!({ "url": nats.url() });
-    let (plan, mut edge, ledger) = plan_over(&link, &link, &["late"], "90s").await?;
+    let (plan, mut edge, ledger) = plan_over(&link, &link, &["late"], "10m").await?;
     edge.start()?;
     let proc = edge.proc.as_mut().context("no agent")?;
     eventually(SOON, async || {

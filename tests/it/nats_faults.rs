@@ -8,6 +8,9 @@ use harness::eventually;
 use harness::peers::Nats;
 use harness::world::{Alert, Plan, SOON, World, body};
 use serde_json::{Value, json};
+use store::Store;
+
+use crate::workers::options;
 
 fn plan(nats: &Nats) -> anyhow::Result<Plan> {
     Ok(Plan::new(env!("CARGO_BIN_EXE_watchkeeper"))?.with(json!({
@@ -75,7 +78,15 @@ async fn a_consumer_that_vanished_is_made_again_where_it_was() -> anyhow::Result
     publish(&context, 0..3).await?;
     taken(&world, 3.0).await?;
     // How far it was read is noted every few seconds, which nothing shows outside.
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    let url = format!("sqlite:{}", world.dir().join("data/watchkeeper.db").display());
+    let store = Store::look(options(&url, "look")).await?;
+    eventually(SOON, async || {
+        let mark = store.read().await?.flag("nats.read.tasks").await?.context("nothing is noted")?;
+        ensure!(mark["read"] == 3, "{mark}");
+        Ok(())
+    })
+    .await?;
+    store.close().await;
     context.get_stream("TASKS").await?.delete_consumer("watchkeeper-tasks").await?;
     publish(&context, 3..5).await?;
     eventually(SOON, async || {
@@ -167,11 +178,14 @@ async fn a_message_sent_again_after_the_streams_own_window_is_one_event() -> any
         let context = stream(&nats, stream::Config { duplicate_window: Duration::from_millis(200), ..Default::default() }).await?;
         let world = plan(&nats)?.start().await?;
         for id in ["a", "a", "b"] {
-            let message = jetstream::message::PublishMessage::build().payload(r#"{"id":"1"}"#.into()).message_id(id);
-            let ack = context.send_publish("task.created", message).await?.await?;
-            ensure!(!ack.duplicate, "the stream did not notice");
-            // Longer than the window.
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            // The window is over when the stream takes the same id again.
+            eventually(SOON, async || {
+                let message = jetstream::message::PublishMessage::build().payload(r#"{"id":"1"}"#.into()).message_id(id);
+                let ack = context.send_publish("task.created", message).await?.await?;
+                ensure!(!ack.duplicate, "the stream still knows {id}");
+                Ok(())
+            })
+            .await?;
         }
         taken(&world, 3.0).await?;
         tally.faults += 1;

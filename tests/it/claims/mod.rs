@@ -17,7 +17,7 @@ use crate::replicas::replica;
 /// A run that writes `one`, waits, and writes `two`, by itself.
 fn with_run(plan: &mut Plan, ledger: &Ledger, wait: &str) {
     let write = |word: &str| json!({ "id": word, "uses": "command", "with": { "program": ledger.program, "args": [word] } });
-    let pause = json!({ "id": "pause", "uses": "wait", "with": { "for": wait }, "timeout": "10s" });
+    let pause = json!({ "id": "pause", "uses": "wait", "with": { "for": wait }, "timeout": "60s" });
     plan.config["routes"][0]["remedy"]["mode"] = json!("auto");
     plan.config["routes"][0]["remedy"]["with"] = json!({});
     plan.merge(json!({
@@ -45,6 +45,8 @@ pub(crate) async fn pair(postgres: &Postgres, wait: &str) -> anyhow::Result<(Pla
 /// Starts the pair and its run. Gives both and the name of who carries the run out.
 pub(crate) async fn under_way(a: Plan, b: Plan, postgres: &Postgres, database: &str) -> anyhow::Result<(World, World, String)> {
     let (a, b) = (a.allow("the store").start().await?, b.allow("the store").start().await?);
+    // Now, because it takes a while and the run waits for seconds only.
+    a.token("ann").await?;
     a.send(&[Alert::service_down()]).await?;
     let name = holder(&a, postgres, database).await?;
     Ok((a, b, name))

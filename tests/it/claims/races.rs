@@ -19,7 +19,9 @@ use super::{replicas, with_remedy};
 use crate::workers::open;
 
 /// How long a claim of the race holds.
-const RACE: SignedDuration = SignedDuration::from_secs(3);
+const RACE: SignedDuration = SignedDuration::from_secs(6);
+/// How old it may be when something begins under it. What is left is for the commit that follows, beside other tests on one disk.
+const TRUSTED: Duration = Duration::from_secs(2);
 /// Jobs that are claimed at once in it.
 const HANDFUL: i64 = 16;
 
@@ -78,7 +80,7 @@ async fn work(store: Store, ledger: Arc<std::fs::File>) -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         for job in claimed {
-            if asked.elapsed() < RACE.unsigned_abs() * 2 / 3 {
+            if asked.elapsed() < TRUSTED {
                 carry_out(&store, &ledger, &job).await?;
             }
         }
@@ -90,10 +92,13 @@ async fn work(store: Store, ledger: Arc<std::fs::File>) -> anyhow::Result<()> {
 async fn quit(store: Store, ledger: Arc<std::fs::File>) -> anyhow::Result<u64> {
     let mut left = 0;
     for _ in 0..3 {
+        let asked = Instant::now();
         let claimed = store.claim_jobs(HANDFUL, RACE).await?;
         let (done, rest) = claimed.split_at(claimed.len() / 2);
         for job in done {
-            carry_out(&store, &ledger, job).await?;
+            if asked.elapsed() < TRUSTED {
+                carry_out(&store, &ledger, job).await?;
+            }
         }
         if let Some(job) = rest.first() {
             let mut tx = store.begin().await?;

@@ -21,12 +21,12 @@ fn automatic(plan: &mut Plan, steps: &Value) {
     plan.merge(json!({ "runbooks": { "restart-service": { "steps": steps, "verify": null } } }));
 }
 
-/// A runbook with one step of some seconds, and one that wants the same target.
-fn slow(seconds: &str) -> anyhow::Result<(Plan, Ledger)> {
+/// A runbook with one step, which has ten minutes for what the ledger's program does with these, and one that wants the same target.
+fn slow(args: &[&str]) -> anyhow::Result<(Plan, Ledger)> {
     let mut plan = plan()?;
     let ledger = plan.ledger()?;
     let command = |args: &[&str]| json!({ "program": ledger.program, "args": args, "target": "demo" });
-    automatic(&mut plan, &json!([{ "id": "slow", "uses": "command", "with": command(&["sleep", seconds]) }]));
+    automatic(&mut plan, &json!([{ "id": "slow", "uses": "command", "with": command(args), "timeout": "10m" }]));
     let second = json!({
         "name": "second", "match": ["alertname=\"Second\""], "incident": {},
         "remedy": { "runbook": "second", "mode": "auto" },

@@ -15,7 +15,7 @@ use super::{automatic, begun, descendants, is_alive, plan, shim_of, slow, waitin
 async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a_person_has_looked() -> anyhow::Result<()> {
     harness::rounds("server and shim killed while a command runs", 1, async |tally| {
         for command_too in [false, true] {
-            let (plan, ledger) = slow("20")?;
+            let (plan, ledger) = slow(&["sleep", "300"])?;
             let mut world = plan.start().await?;
             begun(&world, &ledger).await?;
             let children = world.service_pids();
@@ -45,13 +45,13 @@ async fn when_the_shim_dies_too_nobody_knows_and_the_target_stays_locked_until_a
             world.send(&[Alert::new("Second")]).await?;
             let held = state_of(&world, "second", "held").await?;
             ensure!(held["reason"].as_str().is_some_and(|why| why.contains("demo")), "it is held because of {}", held["reason"]);
-            assert_eq!(ledger.lines(), ["sleep 20"]);
+            assert_eq!(ledger.lines(), ["sleep 300"]);
             let id = run["run"]["id"].as_str().unwrap();
             let settle = json!({ "how": "abort", "reason": "it hung, I killed it" });
             let answer = world.call("ben", Method::POST, &format!("/runs/{id}/settle"), Some(&settle)).await?;
             ensure!(answer.status.is_success(), "{answer:?}");
             state_of(&world, "second", "succeeded").await?;
-            tally.ledger(&ledger.lines(), &["sleep 20", "second"])?;
+            tally.ledger(&ledger.lines(), &["sleep 300", "second"])?;
             // What nobody looks after any more would outlive this test.
             kill_process_group(below[0], Signal::KILL).ok();
         }

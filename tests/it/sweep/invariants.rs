@@ -50,7 +50,7 @@ pub(super) async fn hold(
     let mut runs = Vec::new();
     for life in &lives.lives {
         let words = words(life.kind, &lines);
-        for (part, run) in each_has_its_run(life, &all, calm && lives.settled == 0)? {
+        for (part, run) in each_has_its_run(life, &all, calm && life.settled == 0)? {
             let attempts = tx.attempts(run.id).await?;
             effects_are_as_written_down(life.kind, run, &attempts, &words, tally)
                 .with_context(|| format!("{} {part}, with {words:?} in the ledger: {attempts:#?}", life.kind.name))?;

@@ -20,8 +20,6 @@ pub(super) struct Lives {
     pub(super) lives: Vec<Life>,
     /// Alerts that nothing is done about.
     company: Vec<Alert>,
-    /// How often a person was asked what became of a step, and answered.
-    pub(super) settled: u64,
 }
 
 /// The runs of one kind.
@@ -31,6 +29,8 @@ pub(super) struct Life {
     /// The parts of which the source was told that they were heard, and that their end was: it does not say that again.
     fired: BTreeSet<&'static str>,
     resolved: BTreeSet<&'static str>,
+    /// How often a person was asked what became of a step, and answered.
+    pub(super) settled: u64,
 }
 
 impl Lives {
@@ -40,11 +40,11 @@ impl Lives {
         let life = |kind: &'static Kind| {
             let alert = |part: &'static str| (part, Alert::new(kind.name).label("part", part).label("round", &number));
             let alerts = kind.parts.iter().map(|(part, _)| alert(part)).collect();
-            Life { kind, alerts, fired: BTreeSet::new(), resolved: BTreeSet::new() }
+            Life { kind, alerts, fired: BTreeSet::new(), resolved: BTreeSet::new(), settled: 0 }
         };
         let count = if with_company { COMPANY } else { 0 };
         let company = (0..count).map(|n| Alert::new("NobodyMinds").label("n", &n.to_string()).label("round", &number)).collect();
-        Self { lives: kinds.map(life).collect(), company, settled: 0 }
+        Self { lives: kinds.map(life).collect(), company }
     }
 
     /// Tells of the alerts that everything begins with.
@@ -81,7 +81,7 @@ impl Lives {
             let runs: BTreeMap<&'static str, Run> = life.runs(&runs).map(|(part, run)| (part, run.clone())).collect();
             let words = words(life.kind, &lines);
             for run in runs.values().filter(|run| run.state == RunState::Unknown) {
-                self.settled += u64::from(settle(world, life.kind, run, &words).await?);
+                life.settled += u64::from(settle(world, life.kind, run, &words).await?);
             }
             let seen = Seen { runs: &runs, words: &words, version: stage.version(life.kind), is_open: stage.is_open(life.kind) };
             if let Some(deed) = life.kind.next(&seen) {

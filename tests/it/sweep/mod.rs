@@ -85,7 +85,7 @@ impl Sweep {
             Some(_) => self.strike(world, &mut lives, begun.is_ok()).await?,
         };
         self.ends(world, &mut lives).await?;
-        tally.unknown += lives.settled;
+        tally.unknown += lives.lives.iter().map(|life| life.settled).sum::<u64>();
         world.stop().await?;
         invariants::hold(&mut self.so_far, &self.stage, world, &lives, nth.is_none(), tally).await?;
         Ok(died)

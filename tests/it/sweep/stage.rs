@@ -25,7 +25,7 @@ well-at-last) write; [ "$before" -gt 0 ] ;;
 hangs) write; exec sleep 60 ;;
 hangs-at-first) write; [ "$before" -gt 0 ] || exec sleep 60 ;;
 late) if [ -e "$dir/late.$1" ]; then write; else : > "$dir/late.$1"; fi; exec sleep 60 ;;
-gated) write; for _ in $(seq 200); do [ "$3" = first ] && [ ! -e "$dir/open.$1" ] || exit 0; sleep 0.3; done; exit 4 ;;
+gated) write; for _ in $(seq 4000); do [ "$3" = first ] && [ ! -e "$dir/open.$1" ] || exit 0; sleep 0.3; done; exit 4 ;;
 esac
 "#;
 /// Whether the work was done, as the check of a step tells it: `KIND WORD`.
@@ -132,10 +132,10 @@ impl Stage {
         Ok(())
     }
 
-    /// A step that does its work by the program.
+    /// A step that does its work by the program. It may have to wait for as long as several servers take to live.
     pub(super) fn step(&self, kind: &Kind, id: &str, word: &str, target: &str) -> Value {
         let args = json!([kind.name, kind.work, word, self.version(kind).to_string()]);
-        json!({ "id": id, "uses": "command", "with": { "program": self.work, "args": args, "target": target } })
+        json!({ "id": id, "uses": "command", "with": { "program": self.work, "args": args, "target": target }, "timeout": "15m" })
     }
 
     /// How the check of such a step is written.
@@ -146,8 +146,8 @@ impl Stage {
     /// A step that asks and is not answered.
     pub(super) fn question(&self, kind: &Kind, word: &str) -> Value {
         let url = format!("{}/{}/{word}", self.silent, kind.name);
-        let with = json!({ "method": "POST", "url": url, "timeout": "50s", "target": self.target(kind) });
-        json!({ "id": word, "uses": "http.request", "with": with })
+        let with = json!({ "method": "POST", "url": url, "timeout": "14m", "target": self.target(kind) });
+        json!({ "id": word, "uses": "http.request", "with": with, "timeout": "15m" })
     }
 
     /// The target of a kind: of one that its guards count on, another one in each round.

@@ -70,6 +70,14 @@ impl Ledger {
         file.write_all(format!("{line}\n").as_bytes()).context("the ledger")
     }
 
+    /// Lets those go on that were told to wait for this name.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn let_go(&self, name: &str) -> anyhow::Result<()> {
+        fs::write(self.lines.with_file_name(name), "").with_context(|| name.to_owned())
+    }
+
     /// Its lines, in order.
     pub fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.lines).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -200,13 +208,19 @@ impl Plan {
     }
 
     /// Allows a program that writes its arguments as one line of a ledger, which nobody but it writes: what really happened, and how often.
-    /// A first argument `sleep` makes it sleep afterwards, for as long as the second says.
+    /// A first argument `sleep` makes it sleep afterwards, for as long as the second says; `until` makes it wait for [`Ledger::let_go`] of that name.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn ledger(&mut self) -> anyhow::Result<Ledger> {
         let lines = self.dir.path().join("ledger");
-        let text = format!("#!/bin/sh\necho \"$*\" >> '{}'\n[ \"$1\" != sleep ] || exec sleep \"$2\"\n", lines.display());
+        // Whoever waits ends with the ledger, should nobody let it go.
+        let text = format!(
+            "#!/bin/sh\necho \"$*\" >> '{0}'\n[ \"$1\" != sleep ] || exec sleep \"$2\"\n[ \"$1\" != until ] || \
+             while [ -e '{0}' ] && [ ! -e \"{1}/$2\" ]; do sleep 0.1; done\n",
+            lines.display(),
+            self.dir.path().display()
+        );
         let program = self.script("to-ledger", &text)?;
         self.merge(json!({ "programs": [program] }));
         Ok(Ledger { program, lines })
