@@ -238,7 +238,7 @@ pub(super) const KINDS: &[Kind] = &[
         parts: &[(FIRST, &[Succeeded]), (SECOND, &[Refused])],
         next: |seen| (seen.is_over(FIRST) && !seen.runs.contains_key(SECOND)).then_some(Deed::Fire(SECOND)),
         is_counted: true,
-        runbook: |_, _| json!({ "guards": { "cooldown": "2s", "max_runs": { "count": 1, "per": "1h" } } }),
+        runbook: |_, _| json!({ "guards": { "cooldown": "6s", "max_runs": { "count": 1, "per": "1h" } } }),
         ..PLAIN
     },
     Kind {
